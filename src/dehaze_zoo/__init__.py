@@ -1,0 +1,32 @@
+"""dehaze_zoo: image-dehazing networks on the same data, losses and protocols. Everything heavy is imported when first asked for."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dehaze_zoo.checkpoints.create import create_model
+    from dehaze_zoo.inference.restore import dehaze
+    from dehaze_zoo.networks.registry import list_models, model_info, register_model
+
+__version__ = "0.1.0"
+__all__ = ["create_model", "dehaze", "list_models", "model_info", "register_model"]
+
+_HOMES = {
+    "create_model": "dehaze_zoo.checkpoints.create",
+    "dehaze": "dehaze_zoo.inference.restore",
+    "list_models": "dehaze_zoo.networks.registry",
+    "model_info": "dehaze_zoo.networks.registry",
+    "register_model": "dehaze_zoo.networks.registry",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'dehaze_zoo' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

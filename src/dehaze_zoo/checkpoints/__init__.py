@@ -1,0 +1,1 @@
+"""Weights on disk: the authors' files and our own, read without executing anything in them."""

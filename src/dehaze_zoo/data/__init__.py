@@ -1,0 +1,1 @@
+"""Pairs of pictures: layouts, reading, haze synthesis, samplers; datamodule.py alone knows Lightning."""

@@ -1,0 +1,1 @@
+"""Networks on whole pictures: restoring, folders of them, judging them."""

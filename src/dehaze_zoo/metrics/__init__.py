@@ -1,0 +1,1 @@
+"""How far a restored picture is from the clear one: functions and named protocols."""

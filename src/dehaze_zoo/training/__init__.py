@@ -1,0 +1,1 @@
+"""Recipes as LightningModules, their schedules and callbacks."""
