@@ -13,8 +13,8 @@ import importlib
 import pkgutil
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
-from importlib.metadata import entry_points
+from functools import cache, partial
+from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 from torch import nn
@@ -83,16 +83,17 @@ def _load_families() -> None:
     package = importlib.import_module("dehaze_zoo.networks")
     for module in pkgutil.iter_modules(package.__path__):
         if not module.ispkg and module.name != "registry":
-            _guarded(f"dehaze_zoo.networks.{module.name}", lambda n=module.name: importlib.import_module(f"dehaze_zoo.networks.{n}"))
+            _guarded(f"dehaze_zoo.networks.{module.name}", partial(importlib.import_module, f"dehaze_zoo.networks.{module.name}"))
     for point in entry_points(group=ENTRY_POINT_GROUP):
-        _guarded(point.value, lambda p=point: _load_point(p.name, p.load()))
+        _guarded(point.value, partial(_load_point, point))
 
 
-def _load_point(name: str, loaded: Any) -> None:
+def _load_point(point: EntryPoint) -> None:
+    loaded = point.load()
     # A module registers what it holds while it is imported; a plain function is registered under its entry's name.
     known = any(entry.build is loaded for entry in _entries.values())
     if callable(loaded) and not known:
-        register_model(loaded, name=name)
+        register_model(loaded, name=point.name)
 
 
 def _guarded(what: str, load: Callable[[], Any]) -> None:

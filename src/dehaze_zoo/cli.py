@@ -1,0 +1,369 @@
+"""What the verbs share: from the command line to a composed config, a run folder and an exit code.
+
+A single run is composed by Hydra and called here; ``-m`` goes through Hydra's own sweepers and launchers, each job in a process of
+its own (Lightning's DDP children re-run the command line, and a job that dies must not end the sweep).
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import distributions, entry_points
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from dehaze_zoo.errors import UsageError, near_misses
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a job ended: its exit code (0 all done, 1 something failed and the rest was done) and its figures by name."""
+
+    code: int = 0
+    figures: Mapping[str, float] = field(default_factory=dict)
+
+
+Job = Callable[["DictConfig", Path], Outcome]
+
+CONFIG_ENTRY_POINT_GROUP = "dehaze_zoo.configs"
+"""Installed packages name a package with yaml files of their own in this group; they are found like ours."""
+
+_PATH_KEY = re.compile(
+    r"input|output|checkpoint|init|teacher|resume|run_dir|config_dir|store|clear|hazy"
+    r"|data\.(hazy|clear|depth)|(roots|checkpoints|results)\.[\w.-]+|([\w-]+\.)+(root|checkpoint|teacher|weights)"
+)
+_OPEN_KEY = re.compile(r"(roots|checkpoints|results)\.")  # any name may follow: the user's sets and models
+_WRITTEN = ("output", "run_dir", "store")  # paths that need not exist beforehand
+_OVERRIDE = re.compile(r"(?P<sign>\+{0,2})(?P<key>[\w./@:-]+)=(?P<value>.*)", re.DOTALL)
+_QUOTED, _RUN_DIR, _SWEEP = "DEHAZE_ZOO_QUOTED", "DEHAZE_ZOO_RUN_DIR", "DEHAZE_ZOO_SWEEP"  # told to child processes
+
+
+def launch(verb: str, job: Job) -> NoReturn:
+    """Runs ``job`` on the command line's config and exits with its code; wrong use is one message on stderr and exit code 2."""
+    try:
+        sys.exit(_launch(verb, job, sys.argv[1:]))
+    except UsageError as error:
+        _complain(error)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("\ninterrupted", file=sys.stderr)
+        sys.exit(130)
+
+
+def _launch(verb: str, job: Job, argv: list[str]) -> int:
+    if "-h" in argv or "--help" in argv:
+        print(_help(verb))
+        return 0
+    sweep = "-m" in argv or "--multirun" in argv
+    flags = [arg for arg in argv if arg.startswith("-")]
+    overrides = [arg for arg in argv if not arg.startswith("-")]
+    if not os.environ.get(_QUOTED):
+        overrides = [_quote_path(arg, sweep) for arg in overrides]
+    search, overrides = _search_path(overrides)
+    if flags:
+        return _through_hydra(verb, flags, search, overrides, sweep)
+    return _run(verb, job, compose(verb, overrides + search))
+
+
+def _run(verb: str, job: Job, cfg: DictConfig) -> int:
+    from omegaconf import OmegaConf
+
+    _check_paths(cfg)
+    first = not os.environ.get(_RUN_DIR)  # False in the other processes of a DDP run
+    run_dir = Path(os.environ.setdefault(_RUN_DIR, str(Path(cfg.run_dir).absolute())))
+    OmegaConf.update(cfg, "run_dir", str(run_dir).replace("${", "\\${"))
+    if first:
+        try:
+            run_dir.mkdir(parents=True, exist_ok=True)
+            _write(run_dir / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
+            _write(run_dir / "environment.json", json.dumps(_environment(verb), indent=1))
+        except OSError as error:
+            raise UsageError(f"run_dir={run_dir} cannot be written: {error.strerror}") from error
+    try:
+        outcome = job(cfg, run_dir)
+    finally:
+        if first:
+            del os.environ[_RUN_DIR]
+    if first and os.environ.get(_SWEEP):
+        _write(run_dir / "outcome.json", json.dumps(dict(outcome.figures)))
+    return outcome.code
+
+
+def _through_hydra(verb: str, flags: list[str], search: list[str], overrides: list[str], sweep: bool) -> int:
+    """Sweeps, and Hydra's own flags such as ``--cfg job``."""
+    import hydra
+    from hydra.core.hydra_config import HydraConfig
+
+    if sweep:
+        _check_sweep(verb, overrides, search)
+    folders: list[tuple[Path, int]] = []
+
+    def job(_: DictConfig) -> float:
+        hydra_cfg = HydraConfig.get()
+        run_dir = Path(hydra_cfg.runtime.output_dir).absolute()
+        own = [arg for arg in hydra_cfg.overrides.task if not arg.startswith(("run_dir=", "verb="))]
+        command = [sys.executable, "-m", f"dehaze_zoo.{verb}", *own, *search_as_given, f"run_dir={_quoted(str(run_dir))}"]
+        print(f"job {hydra_cfg.job.num}: {' '.join(own)}", flush=True)
+        code = subprocess.run(command, env={**os.environ, _QUOTED: "1", _SWEEP: "1"}).returncode
+        folders.append((run_dir, code))
+        return next(iter(_figures(run_dir).values()), float("nan"))
+
+    search_as_given = [arg.replace("hydra.searchpath=", "++hydra.searchpath=") for arg in search]
+    sys.argv = [sys.argv[0], *flags, *overrides, *search, f"verb={verb}"]
+    hydra.main(version_base="1.3", config_path=str(config_root()), config_name=verb)(job)()
+    if sweep:
+        _collect(folders)
+    return int(any(code != 0 for _, code in folders))
+
+
+def _figures(run_dir: Path) -> dict[str, float]:
+    outcome = run_dir / "outcome.json"
+    return json.loads(outcome.read_text()) if outcome.is_file() else {}
+
+
+def _collect(folders: list[tuple[Path, int]]) -> None:
+    """Writes results.csv beside the jobs' folders: a line a job with its overrides and figures."""
+    rows = [{"job": folder.name, "exit": str(code), **{k: str(v) for k, v in _figures(folder).items()}} for folder, code in folders]
+    if not rows:
+        return
+    target = folders[0][0].parent / "results.csv"
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    with open(target.with_suffix(".part"), "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, columns)
+        writer.writeheader()
+        writer.writerows(rows)
+    os.replace(target.with_suffix(".part"), target)
+    print(f"results of {len(rows)} jobs: {target}")
+
+
+# ---------------------------------------------------------------------------------------------------------------- composing
+
+
+def config_root() -> Path:
+    """The folder of our yaml files: in the package when installed from a wheel, beside src/ in a clone."""
+    package = Path(__file__).resolve().parent
+    installed = package / "configs"
+    return installed if installed.is_dir() else package.parents[1] / "configs"
+
+
+def compose(verb: str, overrides: list[str]) -> DictConfig:
+    """The config of a verb with Hydra overrides. Raises UsageError for an unknown key, group option or malformed override."""
+    from hydra import compose as hydra_compose
+    from hydra import initialize_config_dir
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    with initialize_config_dir(str(config_root()), version_base="1.3"):
+        try:
+            return hydra_compose(verb, [*overrides, f"verb={verb}"])
+        except (HydraException, OmegaConfBaseException) as error:
+            raise UsageError(_explain(verb, overrides, error)) from error
+
+
+def _explain(verb: str, overrides: list[str], error: Exception) -> str:
+    """Hydra's complaint as what, where, what to do."""
+    from hydra import compose as hydra_compose
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException, OverrideParseException
+    from omegaconf import OmegaConf
+
+    if isinstance(error, OverrideParseException):
+        return (
+            f"{error.override}: not understood. Write key=value; quote lists and special characters for the shell, as in 'loss=[l1,ssim]'."
+        )
+    groups = _groups(overrides)
+    known: list[str] = []
+    for text in overrides:
+        parsed = OverridesParser.create().parse_override(text)
+        key, value = parsed.key_or_group, parsed.value()
+        if key in groups:
+            for option in value if isinstance(value, list) else [value]:
+                if option is not None and str(option) not in groups[key]:
+                    return f"{text}: there is no {key} called {str(option)!r}. {near_misses(str(option), groups[key])}"
+            known.append(text)
+    try:
+        base = hydra_compose(verb, known)
+    except HydraException:
+        return _first_lines(error)
+    for text in overrides:
+        parsed = OverridesParser.create().parse_override(text)
+        key = parsed.key_or_group
+        if key in groups or key.startswith("hydra.") or parsed.is_add() or parsed.is_force_add():
+            continue
+        node: Any = base
+        for i, part in enumerate(parts := key.split(".")):
+            if not OmegaConf.is_dict(node) or part not in node:
+                where = ".".join(parts[:i])
+                options = list(node) if OmegaConf.is_dict(node) else []
+                options += list(groups) if i == 0 else []
+                return (
+                    f"{text}: there is no key {part!r}"
+                    + (f" in {where}" if where else f" in {verb}'s config")
+                    + f". {near_misses(part, map(str, options))}"
+                )
+            node = node._get_node(part)
+            node = OmegaConf.select(base, ".".join(parts[: i + 1]), throw_on_missing=False) if OmegaConf.is_dict(node) else node
+    return _first_lines(error)
+
+
+def _first_lines(error: Exception) -> str:
+    return "\n".join([line for line in str(error).splitlines() if line.strip()][:4])
+
+
+def _groups(overrides: list[str]) -> dict[str, list[str]]:
+    """Config groups and the names of their options, ours and those of the search path."""
+    roots = [config_root()]
+    for text in overrides:
+        roots += [Path(found) for found in re.findall(r"file://([^']*)", text)] if text.startswith("hydra.searchpath") else []
+    groups: dict[str, list[str]] = {}
+    for root in roots:
+        for file in sorted(root.glob("*/**/*.yaml")):
+            groups.setdefault(file.parent.relative_to(root).as_posix(), []).append(file.stem)
+    return groups
+
+
+def _search_path(overrides: list[str]) -> tuple[list[str], list[str]]:
+    """Where Hydra looks besides our own yaml: config_dir=DIR and installed packages; and the overrides without config_dir."""
+    places, rest = [], []
+    for text in overrides:
+        if text.startswith("config_dir="):
+            folder = Path(_unquoted(text.partition("=")[2])).absolute()
+            if not folder.is_dir():
+                raise UsageError(f"config_dir={folder}: no such folder. It should hold yaml files in groups, such as model/mine.yaml.")
+            places.append(_quoted(f"file://{folder}"))
+        else:
+            rest.append(text)
+    places += [f"pkg://{point.value}" for point in entry_points(group=CONFIG_ENTRY_POINT_GROUP)]
+    return ([f"hydra.searchpath=[{','.join(places)}]"] if places else []), rest
+
+
+def _check_sweep(verb: str, overrides: list[str], search: list[str]) -> None:
+    """Composes every job of a plain sweep beforehand, so that a typing error does not show up at night."""
+    from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    try:
+        parsed = OverridesParser.create().parse_overrides(overrides)
+    except HydraException as error:
+        raise UsageError(_explain(verb, overrides, error)) from error
+    if any(o.is_sweep_override() and not (o.is_choice_sweep() or o.is_range_sweep()) for o in parsed):
+        return  # drawn by a search or a glob, not listed
+    for batch in BasicSweeper.split_arguments(parsed, max_batch_size=None):
+        for arguments in batch:
+            _check_paths(compose(verb, [*arguments, *search]))
+
+
+# -------------------------------------------------------------------------------------------------------------------- paths
+
+
+def _quote_path(argument: str, sweep: bool) -> str:
+    """A path key's value quoted for Hydra, whatever characters it holds; other overrides as they are."""
+    match = _OVERRIDE.fullmatch(argument)
+    if match is None or not _PATH_KEY.fullmatch(match["key"]) or match["value"] == "null":
+        return argument
+    sign = "++" if _OPEN_KEY.match(match["key"]) else match["sign"]
+    value = match["value"]
+    if sweep and value[:1] not in ("'", '"'):  # under -m a comma separates jobs
+        return f"{sign}{match['key']}={','.join(_quoted(part) for part in value.split(','))}"
+    return f"{sign}{match['key']}={value if sweep else _quoted(value)}"
+
+
+def _quoted(value: str) -> str:
+    # Hydra's quoted strings: a quote is escaped, and so are backslashes before a quote or the end; OmegaConf's: "${" is an interpolation.
+    value = re.sub(r"(\\*)\$\{", lambda m: m[1] * 2 + r"\${", value)
+    value = re.sub(r"(\\*)'", lambda m: m[1] * 2 + r"\'", value)
+    return "'" + re.sub(r"(\\+)$", lambda m: m[1] * 2, value) + "'"
+
+
+def _unquoted(value: str) -> str:
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    return str(OverridesParser.create().parse_override(f"x={value}").value())
+
+
+def _check_paths(cfg: DictConfig) -> None:
+    """Raises UsageError for a path in the config that does not exist, and for a data set without a folder."""
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        plain = OmegaConf.to_container(cfg, resolve=True)
+    except OmegaConfBaseException as error:
+        raise UsageError(_first_lines(error)) from error
+    for key, value in _leaves(plain):
+        if isinstance(value, str) and _PATH_KEY.fullmatch(key) and key.split(".")[-1] not in _WRITTEN:
+            is_word = (key, value) == ("resume", "auto") or (key.endswith("checkpoint") and value == "shipped")
+            if not is_word and not Path(value).exists():
+                raise UsageError(f"{key}={value}: no such file or folder. Check the path (relative ones start at {Path.cwd()}).")
+    data = cfg.get("data")
+    if data is not None and "root" in data and not cfg.get("plan"):
+        from dehaze_zoo.data.layouts import check_source
+
+        check_source(plain["data"])  # type: ignore[call-overload, index]
+
+
+def _leaves(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(node, dict):
+        for key, value in node.items():
+            yield from _leaves(value, f"{prefix}.{key}" if prefix else str(key))
+    else:
+        yield prefix, node
+
+
+# --------------------------------------------------------------------------------------------------------------- what it says
+
+
+def _complain(error: UsageError) -> None:
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    print("error: " + "\n".join(lines[:6]), file=sys.stderr)
+
+
+def _help(verb: str) -> str:
+    doc = sys.modules["__main__"].__doc__ or ""
+    groups = {name: options for name, options in _groups([]).items() if "/" not in name}
+    primary = (config_root() / f"{verb}.yaml").read_text(encoding="utf-8")
+    used = {name: options for name, options in groups.items() if re.search(rf"\b{name}\b", primary)}
+    lines = [doc.strip(), "", "Groups (group=option):"]
+    lines += [f"  {name:<11} {' '.join(options)}" for name, options in used.items()]
+    lines += ["", f"Keys (key=value; {verb}.yaml, every key can be overridden, -m sweeps, --cfg job shows the whole config):"]
+    lines += [f"  {line}" for line in primary.splitlines() if re.match(r"[a-z_]+:(?! *$)", line)]
+    common = (config_root() / "common.yaml").read_text(encoding="utf-8")
+    lines += [f"  {line}" for line in common.splitlines() if re.match(r"[a-z_]+: ", line)]
+    return "\n".join(lines)
+
+
+def _environment(verb: str) -> dict[str, Any]:
+    """Where and with what a run was made: command, machine, versions of all installed packages, commit of the code."""
+    import platform
+
+    from dehaze_zoo import __version__
+
+    commit = None
+    if (config_root().parent / ".git").exists():
+        git = subprocess.run(["git", "describe", "--always", "--dirty", "--abbrev=40"], cwd=config_root(), capture_output=True, text=True)
+        commit = git.stdout.strip() or None
+    return {
+        "command": ["python", "-m", f"dehaze_zoo.{verb}", *sys.argv[1:]],
+        "dehaze_zoo": __version__,
+        "commit": commit,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cpus": os.cpu_count(),
+        "packages": {str(d.metadata["Name"]): d.version for d in sorted(distributions(), key=lambda d: str(d.metadata["Name"]).lower())},
+    }
+
+
+def _write(path: Path, text: str) -> None:
+    aside = path.with_name(path.name + ".part")
+    aside.write_text(text, encoding="utf-8")
+    os.replace(aside, path)
