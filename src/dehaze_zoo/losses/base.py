@@ -14,9 +14,7 @@ class ImageLoss(nn.Module, ABC):
     def forward(self, prediction: Tensor, target: Tensor) -> Tensor:
         """A scalar, float32 (float64 for float64 inputs). Raises ValueError where the two shapes differ."""
         if prediction.shape != target.shape:
-            raise ValueError(
-                f"{type(self).__name__}: prediction {tuple(prediction.shape)} and target {tuple(target.shape)} differ in shape"
-            )
+            raise ValueError(f"{type(self).__name__}: shapes differ, prediction {tuple(prediction.shape)}, target {tuple(target.shape)}")
         # Squares of small differences vanish in fp16, and sums over an image overflow.
         wide = torch.promote_types(torch.promote_types(prediction.dtype, target.dtype), torch.float32)
         with torch.autocast(prediction.device.type, enabled=False):
