@@ -61,7 +61,8 @@ def write_grid(path: str | os.PathLike[str], rows: Sequence[Sequence[tuple[str, 
 
 def _bytes(picture: Array) -> npt.NDArray[np.uint8]:
     scale = 1 if picture.dtype == np.uint8 else 255
-    return np.rint(np.clip(picture, 0, 255 / scale) * scale).astype(np.uint8)
+    levels: npt.NDArray[np.uint8] = np.rint(np.clip(picture, 0, 255 / scale) * scale).astype(np.uint8)
+    return levels
 
 
 def _shrunk(picture: npt.NDArray[np.uint8], widest: int) -> Image.Image:

@@ -6,6 +6,7 @@ Pillow decodes everything of 8 bits (decoders differ by up to tenths of a dB in 
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import struct
@@ -20,7 +21,7 @@ from PIL import Image, ImageFile, JpegImagePlugin, TiffImagePlugin, Unidentified
 
 from dehaze_zoo.errors import ImageError
 
-FORMATS = ("PNG", "JPEG", "MPO", "TIFF", "BMP", "WEBP", "GIF", "PPM")  # a closed list: Pillow would hand EPS files to Ghostscript
+FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP", "GIF", "PPM")  # a closed list: Pillow would hand EPS files to Ghostscript
 SUFFIXES = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".tif": "TIFF", ".tiff": "TIFF", ".bmp": "BMP", ".webp": "WEBP"}
 SUFFIXES |= {".gif": "GIF", ".ppm": "PPM", ".pgm": "PPM"}
 LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # ITU-R BT.601, as Pillow's own grey
@@ -33,7 +34,7 @@ Floats = npt.NDArray[np.float32]
 
 @dataclass(frozen=True, eq=False)
 class Picture:
-    """A decoded picture: its colours as stored (EXIF orientation not applied) and what writing it back in the same form needs."""
+    """A decoded picture: its colours as stored (EXIF orientation not applied, but for TIFF) and what writing it back in the same form needs."""
 
     pixels: Floats
     """(H, W, 3) RGB in [0, 1]; grey is repeated."""
@@ -53,7 +54,7 @@ class Picture:
 
 
 def read_picture(path: str | os.PathLike[str]) -> Picture:
-    """Read one picture whole; pixels float32 (H, W, 3) RGB in [0, 1], stored orientation.
+    """Read one picture whole; pixels float32 (H, W, 3) RGB in [0, 1], stored orientation (a TIFF upright: its decoders turn it).
 
     1-bit, palette, CMYK and YCbCr pictures become RGB or grey. Raises ImageError for what is missing, damaged, animated, of a form
     without a known range (floating point, 32 bit), or larger than Pillow's limit of about 179 million pixels.
@@ -120,7 +121,8 @@ def write_aside(path: Path, data: bytes) -> None:
         aside.write_bytes(data)
         os.replace(aside, path)
     except OSError as error:
-        aside.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            aside.unlink()
         raise ImageError(path, f"could not be written: {error.strerror or error}") from error
 
 
@@ -255,6 +257,7 @@ def _encode_png16(stored: Array, about: dict[str, bytes]) -> bytes:
 
 def _encode_tiff16(stored: Array, about: dict[str, bytes]) -> bytes:
     """16 bits a channel, which Pillow writes for grey alone: one deflated strip (TIFF 6.0 and Adobe's supplement)."""
+    stored = stored[..., [0, 0, 0, 1]] if stored.shape[2] == 2 else stored  # Pillow knows no 16-bit grey with alpha in a TIFF
     height, width, channels = stored.shape
     pixels = zlib.compress(stored.astype("<u2").tobytes(), 6)
     tags = TiffImagePlugin.ImageFileDirectory_v2(prefix=b"II")
@@ -268,10 +271,8 @@ def _encode_tiff16(stored: Array, about: dict[str, bytes]) -> bytes:
         tags[34675] = about["icc_profile"]
         tags.tagtype[34675] = 7  # undefined bytes
     tags[256], tags[257], tags[258] = width, height, (16,) * channels
-    tags[259], tags[262], tags[277] = 8, 1 if channels < 3 else 2, channels
-    tags[273], tags[278], tags[279], tags[339] = 8, height, len(pixels), (1,) * channels
-    if channels in (2, 4):
+    tags[259], tags[262], tags[277] = 8, 1 if channels == 1 else 2, channels
+    tags[273], tags[278], tags[279], tags[339] = 0, height, len(pixels), (1,) * channels  # Pillow counts 273 from the directory's end
+    if channels == 4:
         tags[338] = (2,)  # alpha apart from the colours
-    padded = pixels + b"\0" * (len(pixels) % 2)
-    offset = 8 + len(padded)
-    return b"II*\0" + struct.pack("<I", offset) + padded + tags.tobytes(offset)
+    return b"II*\0" + struct.pack("<I", 8) + tags.tobytes(8) + pixels
