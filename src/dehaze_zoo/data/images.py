@@ -60,13 +60,27 @@ def read_picture(path: str | os.PathLike[str]) -> Picture:
     without a known range (floating point, 32 bit), or larger than Pillow's limit of about 179 million pixels.
     """
     image, stored = _decode(Path(path))
+    return _picture(image, stored, Path(path).suffix.lower())
+
+
+def from_pil(image: Image.Image) -> Picture:
+    """A PIL image as read_picture would have it. Raises ImageError for a mode without a known range (I, F)."""
+    try:
+        return _picture(image, _stored(image), "")
+    except OSError as error:
+        raise ImageError("the image", f"is damaged: {error}") from error
+    except _UnknownForm as error:
+        raise ImageError("the image", f"has pixels of a kind without a known range ({image.mode})", "Convert it to L or RGB.") from error
+
+
+def _picture(image: Image.Image, stored: Array, suffix: str) -> Picture:
     colours, alpha = _split(stored)
     scale = np.float32(65535 if stored.dtype == np.uint16 else 255)
     icc = image.info.get("icc_profile")
     return Picture(
         pixels=np.repeat(colours, 3 // colours.shape[2], axis=2) / scale,
         format="JPEG" if image.format == "MPO" else str(image.format),
-        suffix=Path(path).suffix.lower(),
+        suffix=suffix,
         grey=colours.shape[2] == 1,
         bits=16 if stored.dtype == np.uint16 else 8,
         alpha=None if alpha is None else alpha / scale,
@@ -99,18 +113,33 @@ def write_picture(path: str | os.PathLike[str], pixels: Array, like: Picture | N
     same = like is not None and like.suffix == path.suffix.lower()
     form = like.format if like is not None and same else SUFFIXES.get(path.suffix.lower(), "PNG")
     bits = like.bits if like is not None and form in ("PNG", "TIFF", "PPM") else 8
-    stored = np.asarray(pixels, dtype=np.float32)
-    if like is not None and like.grey:
-        stored = (stored @ LUMA)[..., None]
-    if like is not None and like.alpha is not None and like.alpha.shape == stored.shape[:2] and form in ("PNG", "TIFF", "WEBP", "GIF"):
-        stored = np.concatenate([stored, like.alpha[..., None]], axis=2)
-    top = 65535 if bits == 16 else 255
-    stored = np.rint(np.clip(stored, 0, 1) * np.float32(top)).astype(np.uint16 if bits == 16 else np.uint8)
+    stored = _quantised(pixels, like, bits, with_alpha=form in ("PNG", "TIFF", "WEBP", "GIF"))
     try:
         data = _encode(stored, form, like)
     except (OSError, ValueError) as error:
         raise ImageError(path, f"could not be encoded as {form}: {error}", "Give the output a .png name.") from error
     write_aside(path, data)
+
+
+def to_pil(pixels: Array, like: Picture) -> Image.Image:
+    """(H, W, 3) RGB floats, clipped to [0, 1], as a PIL image in the form of ``like``: L, LA, RGB, RGBA, or I;16 for 16-bit grey.
+
+    Other 16-bit pictures become 8-bit, for PIL holds no more; ICC profile and EXIF are in ``info``.
+    """
+    bits = like.bits if like.grey and like.alpha is None else 8
+    image = _image(_quantised(pixels, like, bits, with_alpha=True))
+    image.info.update(_about(like))
+    return image
+
+
+def _quantised(pixels: Array, like: Picture | None, bits: int, with_alpha: bool) -> Array:
+    stored = np.asarray(pixels, dtype=np.float32)
+    if like is not None and like.grey:
+        stored = (stored @ LUMA)[..., None]
+    if with_alpha and like is not None and like.alpha is not None and like.alpha.shape == stored.shape[:2]:
+        stored = np.concatenate([stored, like.alpha[..., None]], axis=2)
+    top = 65535 if bits == 16 else 255
+    return np.rint(np.clip(stored, 0, 1) * np.float32(top)).astype(np.uint16 if bits == 16 else np.uint8)
 
 
 def write_aside(path: Path, data: bytes) -> None:
@@ -212,15 +241,13 @@ def _exif(image: Image.Image) -> bytes | None:
 
 
 def _encode(stored: Array, form: str, like: Picture | None) -> bytes:
-    about: dict[str, Any] = {}
-    if like is not None:
-        about = {key: value for key, value in (("icc_profile", like.icc), ("exif", like.exif)) if value}
+    about = _about(like)
     if stored.dtype == np.uint16:
         if form == "PPM" or (form == "PNG" and stored.shape[2] > 1):
             return _encode_png16(stored, about) if form == "PNG" else _encode_ppm16(stored)
         if form == "TIFF":
             return _encode_tiff16(stored, about)
-    image = Image.fromarray(stored[..., 0] if stored.shape[2] == 1 else stored)  # mode by dtype and channels: L, LA, RGB, RGBA, I;16
+    image = _image(stored)
     options: dict[str, dict[str, Any]] = {
         "JPEG": {"quality": 95, "subsampling": like.subsampling if like is not None else 0},
         "WEBP": {"quality": 95, "method": 4},
@@ -229,6 +256,15 @@ def _encode(stored: Array, form: str, like: Picture | None) -> bytes:
     out = io.BytesIO()
     image.save(out, form, **options.get(form, {}), **(about if form not in ("BMP", "GIF", "PPM") else {}))
     return out.getvalue()
+
+
+def _about(like: Picture | None) -> dict[str, bytes]:
+    kept = (("icc_profile", like.icc), ("exif", like.exif)) if like is not None else ()
+    return {key: value for key, value in kept if value}
+
+
+def _image(stored: Array) -> Image.Image:
+    return Image.fromarray(stored[..., 0] if stored.shape[2] == 1 else stored)  # mode by dtype and channels: L, LA, RGB, RGBA, I;16
 
 
 def _encode_ppm16(stored: Array) -> bytes:
