@@ -15,13 +15,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, partial
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any
+from typing import Any, TypeVar, overload
 
 from torch import nn
 
 from dehaze_zoo.errors import UsageError, near_misses
 
 Builder = Callable[..., nn.Module]
+B = TypeVar("B", bound=Builder)
 
 ENTRY_POINT_GROUP = "dehaze_zoo.models"
 """Installed packages name a module (or a function) in this group; loading it registers their networks."""
@@ -56,16 +57,24 @@ _entries: dict[str, _Entry] = {}
 _broken: dict[str, str] = {}
 
 
+@overload
+def register_model(builder: B, /, *, name: str = "", paper: str = "", citation: str = "", licence: str = "", url: str = "") -> B: ...
+
+
+@overload
+def register_model(*, name: str = "", paper: str = "", citation: str = "", licence: str = "", url: str = "") -> Callable[[B], B]: ...
+
+
 def register_model(
-    builder: Builder | None = None, *, name: str = "", paper: str = "", citation: str = "", licence: str = "", url: str = ""
-) -> Any:
+    builder: B | None = None, /, *, name: str = "", paper: str = "", citation: str = "", licence: str = "", url: str = ""
+) -> B | Callable[[B], B]:
     """Registers a function that builds a network, under its own name or ``name``; plain or with arguments as a decorator.
 
     The function takes the design's keyword overrides and returns an ``nn.Module`` that maps hazy (B, 3, H, W) in [0, 1] to
     restored, unclamped. Raises ValueError where another function holds the name.
     """
 
-    def add(function: Builder) -> Builder:
+    def add(function: B) -> B:
         key = name or getattr(function, "__name__", "")
         held = _entries.get(key)
         origin = (function.__module__, function.__qualname__)
