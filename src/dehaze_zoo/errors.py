@@ -20,6 +20,9 @@ class ImageError(UsageError):
         self.file, self.why, self.remedy = str(file), why, remedy
         super().__init__(f"{file}: {why}" + (f"\n{remedy}" if remedy else ""))
 
+    def __reduce__(self) -> tuple[type[ImageError], tuple[str, str, str]]:
+        return type(self), (self.file, self.why, self.remedy)  # so that a loader's worker can send it
+
 
 def near_misses(name: str, options: Iterable[str]) -> str:
     """A sentence that offers the closest of ``options``, or all of them where none is close."""
