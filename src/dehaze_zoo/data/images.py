@@ -34,7 +34,7 @@ Floats = npt.NDArray[np.float32]
 
 @dataclass(frozen=True, eq=False)
 class Picture:
-    """A decoded picture: its colours as stored (EXIF orientation not applied, but for TIFF) and what writing it back in the same form needs."""
+    """A decoded picture: colours as stored (EXIF orientation not applied, but for TIFF) and what writing back in the same form needs."""
 
     pixels: Floats
     """(H, W, 3) RGB in [0, 1]; grey is repeated."""
@@ -139,7 +139,7 @@ def _quantised(pixels: Array, like: Picture | None, bits: int, with_alpha: bool)
     if with_alpha and like is not None and like.alpha is not None and like.alpha.shape == stored.shape[:2]:
         stored = np.concatenate([stored, like.alpha[..., None]], axis=2)
     top = 65535 if bits == 16 else 255
-    return np.rint(np.clip(stored, 0, 1) * np.float32(top)).astype(np.uint16 if bits == 16 else np.uint8)
+    return np.asarray(np.rint(np.clip(stored, 0, 1) * np.float32(top)), dtype=np.uint16 if bits == 16 else np.uint8)
 
 
 def write_aside(path: Path, data: bytes) -> None:
