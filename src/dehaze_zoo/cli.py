@@ -12,24 +12,18 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
 from importlib.metadata import distributions, entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from dehaze_zoo.errors import UsageError, near_misses
+from dehaze_zoo.outcome import Outcome
+
+__all__ = ["Outcome", "compose", "config_root", "launch"]
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How a job ended: its exit code (0 all done, 1 something failed and the rest was done) and its figures by name."""
-
-    code: int = 0
-    figures: Mapping[str, float] = field(default_factory=dict)
 
 
 Job = Callable[["DictConfig", Path], Outcome]
@@ -50,7 +44,7 @@ _QUOTED, _RUN_DIR, _SWEEP = "DEHAZE_ZOO_QUOTED", "DEHAZE_ZOO_RUN_DIR", "DEHAZE_Z
 def launch(verb: str, job: Job) -> NoReturn:
     """Runs ``job`` on the command line's config and exits with its code; wrong use is one message on stderr and exit code 2."""
     try:
-        sys.exit(_launch(verb, job, sys.argv[1:]))
+        sys.exit(run_verb(verb, job, sys.argv[1:]))
     except UsageError as error:
         _complain(error)
         sys.exit(2)
@@ -59,7 +53,8 @@ def launch(verb: str, job: Job) -> NoReturn:
         sys.exit(130)
 
 
-def _launch(verb: str, job: Job, argv: list[str]) -> int:
+def run_verb(verb: str, job: Job, argv: list[str]) -> int:
+    """Runs ``job`` on these command-line words; returns the exit code. Raises UsageError for wrong use."""
     if "-h" in argv or "--help" in argv:
         print(_help(verb))
         return 0

@@ -12,17 +12,18 @@ from support import ROOT
 PACKAGE = ROOT / "src" / "dehaze_zoo"
 STANDS_ON = {
     "errors": set(),
+    "outcome": set(),
     "networks": {"errors"},
     "metrics": {"errors"},
     "data": {"errors"},
     "losses": {"errors", "metrics"},
     "checkpoints": {"errors", "networks"},
-    "training": {"errors", "networks", "metrics", "data", "losses", "checkpoints"},
-    "inference": {"errors", "networks", "checkpoints", "data", "metrics"},
-    "benchmark": {"errors", "inference", "metrics", "data", "networks", "checkpoints"},
+    "training": {"errors", "outcome", "networks", "metrics", "data", "losses", "checkpoints"},
+    "inference": {"errors", "outcome", "networks", "checkpoints", "data", "metrics"},
+    "benchmark": {"errors", "outcome", "inference", "metrics", "data", "networks", "checkpoints"},
 }
 FRAMEWORKS = {"pytorch_lightning", "lightning", "hydra", "omegaconf", "wandb"}
-GROUND = ("networks", "metrics", "data", "losses", "checkpoints", "inference", "errors")
+GROUND = ("networks", "metrics", "data", "losses", "checkpoints", "errors", "outcome")
 KNOWS_LIGHTNING = "data/datamodule.py"
 
 
