@@ -301,10 +301,11 @@ def _check_paths(cfg: DictConfig) -> None:
             if not is_word and not Path(value).exists():
                 raise UsageError(f"{key}={value}: no such file or folder. Check the path (relative ones start at {Path.cwd()}).")
     data = cfg.get("data")
-    if data is not None and "root" in data and not cfg.get("plan"):
-        from dehaze_zoo.data.layouts import check_source
+    if data is not None and not cfg.get("plan"):
+        from dehaze_zoo.data.layouts import LAYOUTS, find_root
 
-        check_source(plain["data"])  # type: ignore[call-overload, index]
+        if data.set in LAYOUTS and not (data.get("hazy") and data.get("clear")):
+            find_root(data.set, data.root)
 
 
 def _leaves(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
