@@ -1,0 +1,136 @@
+"""From a config to a training: data module, module, trainer; where to start, and what is left behind."""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytorch_lightning as pl
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+from pytorch_lightning.loggers.logger import Logger
+from pytorch_lightning.utilities import rank_zero_only
+
+from dehaze_zoo.errors import UsageError
+from dehaze_zoo.networks.registry import build_model
+from dehaze_zoo.outcome import Outcome
+from dehaze_zoo.training.loggers import MetricsTable
+from dehaze_zoo.training.module import DehazingModule, Term
+from dehaze_zoo.training.placement import Placement, place
+from dehaze_zoo.training.plan import check_trainable
+from dehaze_zoo.training.runs import Run, find_run, read_run, run_of
+from dehaze_zoo.training.saving import FOLDER, PlainCheckpointIO, sound_checkpoint
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+
+def train(cfg: DictConfig, run_dir: Path) -> Outcome:
+    """Trains as configured, from scratch, from weights (init) or from where a run stopped (resume).
+
+    Leaves run.json, metrics.csv, images/ and checkpoints/ in ``run_dir``, or under resume=auto in the folder of the run that goes on.
+    The figures are the last validation's: psnr (dB) and ssim. Raises UsageError for wrong settings and a loss that is not finite.
+    """
+    check_trainable(cfg)
+    placement = place(cfg.trainer)
+    placement.batch_per_device(cfg.data.batch_size)
+    run = run_of(cfg)
+    run_dir, checkpoint = _start(cfg, run, run_dir)
+    there = read_run(run_dir)
+    if cfg.resume == "auto" and there is not None and there.finished:
+        print(f"{run_dir}: this run is finished; nothing to do")
+        return Outcome(figures=there.figures)
+    os.environ["DEHAZE_ZOO_RUN_DIR"] = str(run_dir)  # the other processes of a DDP run go where this one goes
+    _quieten()
+    pl.seed_everything(cfg.seed, workers=True, verbose=False)
+    module = build_module(cfg)
+    if cfg.init is not None:
+        from dehaze_zoo.checkpoints.reading import load_into
+
+        load_into(module.network, cfg.init)
+    data = instantiate(cfg.data)
+    trainer = build_trainer(cfg, run_dir, placement)
+    if rank_zero_only.rank == 0:
+        run.write(run_dir)
+        print(f"{'going on' if checkpoint else 'training'} in {run_dir}", flush=True)
+    trainer.fit(module, datamodule=data, ckpt_path=None if checkpoint is None else str(checkpoint))
+    seen = {name: float(trainer.callback_metrics[f"val/{name}"]) for name in ("psnr", "ssim") if f"val/{name}" in trainer.callback_metrics}
+    if trainer.is_global_zero:
+        Run(run.recipe, finished=True, figures=seen).write(run_dir)
+    return Outcome(figures=seen)
+
+
+def build_module(cfg: DictConfig) -> DehazingModule:
+    """The LightningModule of cfg.model with a freshly initialised network, its losses, schedule and norms."""
+    settings: dict[str, Any] = OmegaConf.to_container(cfg.model, resolve=True)  # type: ignore[assignment]
+    network = build_model(**settings.pop("network"))
+    settings.pop("recipe")
+    losses = {}
+    for name, loss in OmegaConf.to_container(cfg.loss, resolve=True).items():  # type: ignore[union-attr]
+        weight = loss.pop("weight")  # type: ignore[union-attr]
+        losses[str(name)] = Term(instantiate(loss), weight)
+    schedule, norm = instantiate(cfg.schedule), instantiate(cfg.norm)
+    optimizer = instantiate(settings.pop("optimizer"))
+    # _partial_: objects handed through instantiate would become configs
+    build = instantiate({**settings, "_partial_": True})
+    module: DehazingModule = build(network=network, losses=losses, optimizer=optimizer, schedule=schedule, norm=norm, seed=cfg.seed)
+    return module
+
+
+def build_trainer(cfg: DictConfig, run_dir: Path, placement: Placement) -> pl.Trainer:
+    """Lightning's Trainer with our callbacks, loggers and checkpoints; see configs/trainer."""
+    precision = cfg.trainer.precision
+    if precision == "auto":
+        precision = cfg.model.recipe.precision if placement.accelerator == "gpu" else "32-true"
+    norm = instantiate(cfg.norm)
+    loggers: list[Logger] = [instantiate(node, save_dir=str(run_dir)) for node in cfg.logger.values()] if cfg.logger else []
+    if not any(isinstance(logger, MetricsTable) for logger in loggers):
+        loggers.insert(0, MetricsTable(run_dir))
+    trainer: pl.Trainer = instantiate(cfg.trainer, _partial_=True)(
+        accelerator=placement.accelerator,
+        devices=cfg.trainer.devices if placement.accelerator == "gpu" else placement.devices,
+        precision=precision,
+        check_val_every_n_epoch=max(1, min(cfg.trainer.check_val_every_n_epoch, cfg.trainer.max_epochs)),
+        sync_batchnorm=norm.synchronised(placement.batch_per_device(cfg.data.batch_size), placement.gpus),
+        callbacks=[instantiate(node) for node in cfg.callbacks.values() if node is not None],
+        logger=loggers,
+        plugins=[PlainCheckpointIO()],
+        default_root_dir=str(run_dir),
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,  # Lightning's would replace ours, and the epoch's sample count with it
+        enable_model_summary=False,
+    )
+    return trainer
+
+
+def _start(cfg: DictConfig, run: Run, run_dir: Path) -> tuple[Path, Path | None]:
+    """The folder to train in and the checkpoint to go on from. Raises UsageError rather than overwrite a run."""
+    if cfg.resume == "auto":
+        found = find_run(run, run_dir)
+        if found != run_dir and rank_zero_only.rank == 0:
+            _discard(run_dir)
+        return found, sound_checkpoint(found)
+    if (run_dir / FOLDER / "last.ckpt").exists() and rank_zero_only.rank == 0:
+        raise UsageError(f"{run_dir} already holds a training. resume=auto goes on with it; or choose another run_dir.")
+    return run_dir, None if cfg.resume is None else Path(cfg.resume)
+
+
+def _discard(run_dir: Path) -> None:
+    """Takes away the folder that was made for this start, when the run goes on in another."""
+    for name in ("config.yaml", "environment.json"):
+        (run_dir / name).unlink(missing_ok=True)
+    try:
+        run_dir.rmdir()
+    except OSError:
+        return  # something else is in it: it stays
+
+
+def _quieten() -> None:
+    """Takes away Lightning's advice that does not hold here; its other warnings stay."""
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
+    for message in (".*does not have many workers.*", ".*smaller than the logging interval.*", ".*Checkpoint directory.*exists.*"):
+        warnings.filterwarnings("ignore", message)

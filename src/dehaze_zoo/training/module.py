@@ -1,0 +1,142 @@
+"""The LightningModule that every recipe shares. A recipe of its own shape subclasses it and overrides ``losses_of``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from pytorch_lightning import LightningModule
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from dehaze_zoo.errors import UsageError
+from dehaze_zoo.metrics.protocols import PROTOCOLS
+from dehaze_zoo.training.norm import set_norm_mode, share_statistics
+from dehaze_zoo.training.schedules import ConstantSchedule, NormSchedule
+
+
+@dataclass(frozen=True)
+class Term:
+    """One loss of a recipe and its factor in the sum."""
+
+    loss: nn.Module
+    weight: float
+
+
+class DehazingModule(LightningModule):
+    """Trains ``network`` on batches {"hazy", "clear": (B, 3, H, W) in [0, 1], "name": B file names}.
+
+    The loss is the sum of ``losses`` by their weights, times ``loss_scale``; each weighed term is logged as train/<name>, the sum as
+    train/loss, means over the epoch. Learning rate and weight decay are set at each epoch's start. Validation logs val/psnr and val/ssim:
+    of each image by the protocol gunet, then the mean over all images on all ranks. The state dict holds ``network.*`` alone.
+    Raises UsageError for a loss that is not finite.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        losses: Mapping[str, Term],
+        optimizer: Callable[[Iterable[nn.Parameter]], Optimizer],
+        schedule: ConstantSchedule,
+        norm: NormSchedule,
+        loss_scale: float = 1.0,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.terms = dict(losses)  # a plain dict: weights inside a loss stay out of the state dict
+        self.optimizer = optimizer
+        self.schedule, self.norm = schedule, norm
+        self.loss_scale, self.seed = loss_scale, seed
+        self._configured: list[list[tuple[float, float]]] = []
+        self._judged: list[Tensor] = []
+
+    def forward(self, hazy: Tensor) -> Tensor:
+        """Restored (B, 3, H, W), unclamped."""
+        restored: Tensor = self.network(hazy)
+        return restored
+
+    # ------------------------------------------------------------------------------------------------------------- training
+
+    def losses_of(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+        """The weighed terms of a batch by name; their sum is the loss. A recipe with several outputs overrides this."""
+        return self.compare(self(batch["hazy"]), batch["clear"])
+
+    def compare(self, restored: Tensor, clear: Tensor) -> dict[str, Tensor]:
+        """Every configured term between two images, weighed and scaled."""
+        return {name: self.loss_scale * term.weight * term.loss(restored, clear) for name, term in self.terms.items()}
+
+    def training_step(self, batch: Mapping[str, Any], batch_idx: int) -> Tensor:
+        terms = self.losses_of(batch)
+        total = torch.stack(list(terms.values())).sum()
+        if not torch.isfinite(total):
+            raise UsageError(self._not_finite(terms, batch))
+        figures = {f"train/{name}": term.detach() for name, term in terms.items()} | {"train/loss": total.detach()}
+        self.log_dict(figures, on_step=False, on_epoch=True, batch_size=len(batch["hazy"]), sync_dist=True)
+        return total
+
+    def _not_finite(self, terms: Mapping[str, Tensor], batch: Mapping[str, Any]) -> str:
+        values = ", ".join(f"{name} = {float(term)}" for name, term in terms.items())
+        files = [str(name) for name in batch["name"]]
+        more = f" and {len(files) - 8} more" if len(files) > 8 else ""
+        return (
+            f"the loss is not finite in epoch {self.current_epoch}, step {self.global_step}: {values}.\n"
+            f"Files of the batch: {', '.join(files[:8])}{more}\n"
+            "Look at these pictures; else lower model.optimizer.lr or use trainer.precision=32-true. resume=auto goes on from the last epoch."
+        )
+
+    def configure_optimizers(self) -> list[Optimizer]:
+        """The configured optimiser over the network's trainable parameters."""
+        return [self.optimizer([p for p in self.network.parameters() if p.requires_grad])]
+
+    def on_fit_start(self) -> None:
+        for term in self.terms.values():
+            term.loss.to(self.device)
+        # The configured rates; a resumed optimiser brings those of its epoch in its parameter groups.
+        self._configured = [[(o.defaults["lr"], o.defaults.get("weight_decay", 0.0)) for _ in o.param_groups] for o in self._optimizers()]
+
+    def on_train_epoch_start(self) -> None:
+        epoch = self.current_epoch
+        for optimizer, configured in zip(self._optimizers(), self._configured, strict=True):
+            for group, (lr, decay) in zip(optimizer.param_groups, configured, strict=True):
+                group["lr"] = self.schedule.lr(epoch, lr)
+                if "weight_decay" in group:
+                    group["weight_decay"] = self.schedule.weight_decay(epoch, decay)
+        self.log("lr", self.schedule.lr(epoch, self._configured[0][0][0]), on_epoch=True, sync_dist=False, rank_zero_only=True)
+        frozen = self.norm.frozen(epoch)
+        set_norm_mode(self.network, frozen, self.norm.whole_network)
+        if frozen:
+            share_statistics(self.network)
+        if epoch == (self.trainer.max_epochs or 0) - 1:
+            self.trainer.check_val_every_n_epoch = 1  # the last epoch is validated, whatever the interval
+
+    def _optimizers(self) -> list[Optimizer]:
+        return list(self.trainer.optimizers)
+
+    def on_train_batch_start(self, batch: Mapping[str, Any], batch_idx: int) -> None:
+        # Whatever a network or recipe draws depends on seed, step and rank alone, so that a resumed run draws the same.
+        state = np.random.SeedSequence([self.seed, self.global_step, self.global_rank]).generate_state(1, np.uint64)
+        torch.manual_seed(int(state[0]))
+
+    # ----------------------------------------------------------------------------------------------------------- validation
+
+    def on_validation_epoch_start(self) -> None:
+        share_statistics(self.network)
+        self._judged = []
+
+    def validation_step(self, batch: Mapping[str, Any], batch_idx: int) -> Tensor:
+        """Judges a batch and returns it restored, clamped to [0, 1]."""
+        restored = self(batch["hazy"]).float().clamp(0, 1)
+        figures = PROTOCOLS["gunet"](restored, batch["clear"])
+        self._judged.append(torch.stack([figures["psnr"], figures["ssim"], torch.ones_like(figures["psnr"])]).double().sum(1))
+        return restored
+
+    def on_validation_epoch_end(self) -> None:
+        zero = torch.zeros(3, dtype=torch.float64, device=self.device)
+        psnr, ssim, images = self.trainer.strategy.reduce(torch.stack([zero, *self._judged]).sum(0), reduce_op="sum")
+        if images:
+            figures = {"val/psnr": float(psnr / images), "val/ssim": float(ssim / images)}
+            self.log_dict(figures, sync_dist=False, rank_zero_only=False)

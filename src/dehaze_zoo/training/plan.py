@@ -1,0 +1,47 @@
+"""plan.csv: what a recipe does in every epoch, without data, a network or torch."""
+
+from __future__ import annotations
+
+import csv
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hydra.utils import instantiate
+
+from dehaze_zoo.errors import UsageError
+from dehaze_zoo.training.placement import place
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+    from dehaze_zoo.training.schedules import ConstantSchedule, NormSchedule
+
+
+def write_plan(cfg: DictConfig, run_dir: Path) -> Path:
+    """Writes run_dir/plan.csv (epoch,lr,weight_decay,batch_norm: batch|sync|frozen), a line an epoch, in full precision.
+
+    Raises UsageError for a model without an optimiser.
+    """
+    check_trainable(cfg)
+    schedule: ConstantSchedule = instantiate(cfg.schedule)
+    norm: NormSchedule = instantiate(cfg.norm)
+    optimizer, placement = cfg.model.optimizer, place(cfg.trainer, plan=True)
+    synchronised = norm.synchronised(placement.batch_per_device(cfg.data.batch_size), placement.gpus)
+    target = run_dir / "plan.csv"
+    aside = target.with_name("plan.csv.part")
+    with open(aside, "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["epoch", "lr", "weight_decay", "batch_norm"])
+        for epoch in range(cfg.trainer.max_epochs):
+            lr = schedule.lr(epoch, optimizer.lr)
+            decay = schedule.weight_decay(epoch, optimizer.get("weight_decay", 0.0))
+            writer.writerow([epoch, repr(lr), repr(decay), norm.mode(epoch, synchronised)])
+    os.replace(aside, target)
+    return target
+
+
+def check_trainable(cfg: DictConfig) -> None:
+    """Raises UsageError for a model whose config has no optimiser."""
+    if "optimizer" not in cfg.model:
+        raise UsageError(f"model={cfg.model.network.name} has nothing to train. Use it with evaluate or predict.")

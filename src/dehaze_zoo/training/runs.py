@@ -1,0 +1,94 @@
+"""What a run folder knows of its run, so that another start can go on with it: run.json, and the search for it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import OmegaConf
+
+from dehaze_zoo.errors import UsageError
+from dehaze_zoo.training.saving import sound_checkpoint
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+_NOT_THE_RECIPE = ("name", "run_dir", "resume", "logger", "data.num_workers", "plan", "verb")
+_TIME = re.compile(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d")
+
+
+@dataclass
+class Run:
+    """A training and how far it is. ``recipe``: its settings by dotted key, less those that change no weight."""
+
+    recipe: dict[str, Any]
+    finished: bool = False
+    figures: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def fingerprint(self) -> str:
+        return hashlib.sha256(json.dumps(self.recipe, sort_keys=True).encode()).hexdigest()[:16]
+
+    def write(self, run_dir: Path) -> None:
+        """Writes run_dir/run.json, aside and renamed."""
+        aside = run_dir / "run.json.part"
+        aside.write_text(json.dumps({"fingerprint": self.fingerprint, **asdict(self)}, indent=1), encoding="utf-8")
+        os.replace(aside, run_dir / "run.json")
+
+
+def run_of(cfg: DictConfig) -> Run:
+    """The run that a config asks for."""
+    plain = OmegaConf.to_container(cfg, resolve=True)
+    leaves = {key: value for key, value in _leaves(plain) if not any(key == k or key.startswith(f"{k}.") for k in _NOT_THE_RECIPE)}
+    return Run(json.loads(json.dumps(leaves)))
+
+
+def read_run(run_dir: Path) -> Run | None:
+    """The run in a folder, None where there is none that can be read."""
+    try:
+        stored = json.loads((run_dir / "run.json").read_text(encoding="utf-8"))
+        return Run(stored["recipe"], stored["finished"], stored["figures"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def find_run(run: Run, run_dir: Path) -> Path:
+    """The folder to go on in under resume=auto.
+
+    ``run_dir`` when it was given or holds a run; where it is the default (outputs/<verb>/<name>/<time>), the newest folder under
+    outputs/<verb> with an unfinished run of the same fingerprint and a whole checkpoint. Raises UsageError for a run of another recipe.
+    """
+    there = read_run(run_dir)
+    if there is not None:
+        if there.fingerprint != run.fingerprint:
+            keys = [key for key in sorted({*there.recipe, *run.recipe}) if there.recipe.get(key) != run.recipe.get(key)]
+            apart = "; ".join(f"{key}: {there.recipe.get(key)} there, {run.recipe.get(key)} now" for key in keys[:3])
+            raise UsageError(f"{run_dir} holds a run of another recipe ({apart}). Choose another run_dir, or repeat its settings.")
+        return run_dir
+    if not is_default_folder(run_dir):
+        return run_dir
+    folders = sorted(run_dir.parents[1].glob("*/*/run.json"), key=lambda path: path.stat().st_mtime, reverse=True)
+    for folder in (path.parent for path in folders):
+        other = read_run(folder)
+        if other and not other.finished and other.fingerprint == run.fingerprint and sound_checkpoint(folder):
+            return folder
+    return run_dir
+
+
+def is_default_folder(run_dir: Path) -> bool:
+    """Whether a folder looks like outputs/<verb>/<name>/<time>, which nobody types."""
+    return len(run_dir.parents) > 2 and run_dir.parents[2].name == "outputs" and _TIME.fullmatch(run_dir.name) is not None
+
+
+def _leaves(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(node, dict):
+        for key, value in node.items():
+            yield from _leaves(value, f"{prefix}.{key}" if prefix else str(key))
+    else:
+        yield prefix, node
