@@ -14,12 +14,12 @@ from rich.markup import escape
 from rich.table import Table
 from torch import Tensor, nn
 
-from dehaze_zoo.cli import Outcome
 from dehaze_zoo.data.grid import error_map, write_grid
 from dehaze_zoo.inference.reporting import ahead, failure, progress_bar, say_failures, write_csv, write_json
 from dehaze_zoo.inference.restore import choose_device, load_network, restore
 from dehaze_zoo.metrics.protocols import Protocol as Measure
 from dehaze_zoo.metrics.protocols import choose_protocols
+from dehaze_zoo.outcome import Outcome
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -137,7 +137,7 @@ def write_examples(folder: Path, network: nn.Module, name: str, pairs: Pairs, co
             row = picture_row({name: network}, pair)
         except Exception:  # judge() has reported it
             continue
-        write_grid(folder / f"{Path(pair['name']).name}.png", [row])
+        write_grid(folder / f"{'_'.join(Path(pair['name']).with_suffix('').parts)}.png", [row])
 
 
 def _restored(network: nn.Module, pair: Pair) -> tuple[Tensor, Tensor]:

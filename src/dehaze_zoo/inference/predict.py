@@ -11,12 +11,12 @@ from rich.console import Console
 from rich.markup import escape
 from torch import nn
 
-from dehaze_zoo.cli import Outcome
 from dehaze_zoo.data.grid import picture_grid
 from dehaze_zoo.data.images import SUFFIXES, Floats, Picture, read_picture, write_picture
 from dehaze_zoo.errors import UsageError
 from dehaze_zoo.inference.reporting import ahead, failure, progress_bar, say_failures, write_json
 from dehaze_zoo.inference.restore import choose_device, load_network, restore_pixels
+from dehaze_zoo.outcome import Outcome
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
