@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from dehaze_zoo.errors import UsageError, near_misses
 from dehaze_zoo.outcome import Outcome
 
-__all__ = ["Outcome", "compose", "config_root", "launch"]
+__all__ = ["Outcome", "compose", "config_root", "launch", "run_verb"]
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -67,6 +67,11 @@ def run_verb(verb: str, job: Job, argv: list[str]) -> int:
     if flags:
         return _through_hydra(verb, flags, search, overrides, sweep)
     return _run(verb, job, compose(verb, overrides + search))
+
+
+def run_verb(verb: str, job: Job, overrides: list[str]) -> int:
+    """Runs a verb in this process, from overrides as one would type them; returns its exit code. Raises UsageError for wrong use."""
+    return _run(verb, job, compose(verb, [_quote_path(arg, sweep=False) for arg in overrides]))
 
 
 def _run(verb: str, job: Job, cfg: DictConfig) -> int:
