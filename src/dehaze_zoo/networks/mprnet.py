@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from dehaze_zoo.errors import UsageError
 from dehaze_zoo.networks.blocks.padding import crop_to, pad_reflect
@@ -230,6 +229,8 @@ class MPRNet(nn.Module):
     def stages(self, hazy: Tensor) -> list[Tensor]:
         """The output of every stage, the first (on quarters) first; each (B, 3, H, W), unclamped."""
         image = pad_reflect(hazy, 8)
+        if image.device.type == "cpu":  # its convolutions are faster in this layout, and every layer after keeps it
+            image = image.contiguous(memory_format=torch.channels_last)
         return [crop_to(restored, hazy) for restored in self._stages(image)]
 
     def _stages(self, image: Tensor) -> list[Tensor]:
