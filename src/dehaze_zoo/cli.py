@@ -69,11 +69,6 @@ def run_verb(verb: str, job: Job, argv: list[str]) -> int:
     return _run(verb, job, compose(verb, overrides + search))
 
 
-def run_verb(verb: str, job: Job, overrides: list[str]) -> int:
-    """Runs a verb in this process, from overrides as one would type them; returns its exit code. Raises UsageError for wrong use."""
-    return _run(verb, job, compose(verb, [_quote_path(arg, sweep=False) for arg in overrides]))
-
-
 def _run(verb: str, job: Job, cfg: DictConfig) -> int:
     from omegaconf import OmegaConf
 
