@@ -1,0 +1,213 @@
+"""Lightning's view of the data: which pairs train, validate and test, in which batches. Nothing is looked up on disk before setup."""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch.utils.data import DataLoader, Dataset, default_collate
+
+from dehaze_zoo.data.haze import Haze
+from dehaze_zoo.data.layouts import Pair, PairList, find_pairs, find_root, hold_out, pair_folders
+from dehaze_zoo.data.pairs import Augment, JudgedPairs, Sample, TrainingPairs
+from dehaze_zoo.data.samplers import EpochSampler, ShardSampler
+from dehaze_zoo.data.synthetic import HazedPairs, HazedTraining, ScenePairs, SceneTraining, clear_pictures
+from dehaze_zoo.errors import ImageError, UsageError
+
+
+class DehazingData(pl.LightningDataModule, ABC):
+    """What all sets share. Subclasses give ``training_set`` and ``pairs``.
+
+    batch_size and samples_per_epoch count over all ranks; crop_size in pixels. num_workers null: one a core but one, at most 8.
+    An epoch's incomplete last batch is left out, but where it is the only one. Batches are {"hazy", "clear": float32 (B, 3, h, w) in
+    [0, 1], "name": list}; validation and test ones hold one picture. A picture that cannot be read is raised as ImageError.
+    """
+
+    def __init__(self, batch_size: int, samples_per_epoch: int, crop_size: int, seed: int = 0, num_workers: int | None = None) -> None:
+        super().__init__()
+        self.batch_size, self.samples_per_epoch, self.crop_size, self.seed = batch_size, samples_per_epoch, crop_size, seed
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        self.num_workers = max(1, min(8, cores - 1)) if num_workers is None else num_workers
+
+    @abstractmethod
+    def training_set(self) -> Dataset[Sample]:
+        """Reads Tokens. Raises UsageError where there is nothing to read."""
+
+    @abstractmethod
+    def pairs(self, split: str) -> Dataset[Sample]:
+        """One split, train, val or test, as it is judged: by number, without random choices. Raises UsageError where there is nothing."""
+
+    def train_dataloader(self) -> DataLoader[Sample]:
+        dataset, (rank, ranks) = self.training_set(), self._ranks()
+        if min(self.batch_size, self.samples_per_epoch) < ranks or self.batch_size % ranks or self.crop_size < 1:
+            raise UsageError(
+                f"data.batch_size={self.batch_size}, data.samples_per_epoch={self.samples_per_epoch}, data.crop_size={self.crop_size}: "
+                f"batch and epoch are over all {ranks} rank(s).\nThe batch must be a multiple of {ranks}; epoch and crop at least {ranks} and 1."
+            )
+        full = self.samples_per_epoch // self.batch_size * self.batch_size
+        sampler = EpochSampler(len(dataset), full or self.samples_per_epoch, self.seed, rank, ranks)  # type: ignore[arg-type]
+        return self._loader(dataset, sampler, self.batch_size // ranks, persistent=self.num_workers > 0)
+
+    def val_dataloader(self) -> DataLoader[Sample]:
+        return self._judging("val")
+
+    def test_dataloader(self) -> DataLoader[Sample]:
+        return self._judging("test")
+
+    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        if isinstance(batch, ImageError):
+            raise batch
+        return batch
+
+    def _judging(self, split: str) -> DataLoader[Sample]:
+        dataset = self.pairs(split)
+        return self._loader(dataset, ShardSampler(len(dataset), *self._ranks()), 1, persistent=False)  # type: ignore[arg-type]
+
+    def _loader(self, dataset: Dataset[Sample], sampler: Any, batch_size: int, persistent: bool) -> DataLoader[Sample]:
+        return DataLoader(
+            _Guarded(dataset),
+            batch_size=batch_size,
+            sampler=sampler,
+            num_workers=self.num_workers,
+            persistent_workers=persistent,
+            pin_memory=torch.cuda.is_available(),
+            collate_fn=_collate,
+            worker_init_fn=_one_thread,
+        )
+
+    def _ranks(self) -> tuple[int, int]:
+        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer is not None else (0, 1)
+
+
+class PairDataModule(DehazingData):
+    """Pairs on disk: a published set by its name, or the user's own (set=folder).
+
+    ``root`` null is $DEHAZE_ZOO_DATA/<set>; ``hazy`` and ``clear``, two folders, stand in for it. ``val_crop``: pixels of the centre crop
+    that validation takes (null: all). ``holdout``: where training and test pairs lie in the same folder, the share of the scenes, or the
+    list of them, that validation keeps for itself. ``augment``: see pairs.Augment.
+    """
+
+    def __init__(
+        self,
+        set: str,
+        root: str | None = None,
+        hazy: str | None = None,
+        clear: str | None = None,
+        holdout: float | Sequence[Any] | None = None,
+        val_crop: int | None = None,
+        augment: Mapping[str, Any] | None = None,
+        **shared: Any,
+    ) -> None:
+        super().__init__(**shared)
+        self.set, self.root, self.hazy, self.clear, self.holdout = set, root, hazy, clear, holdout
+        self.val_crop, self.augment = val_crop, augment or {}
+
+    def training_set(self) -> TrainingPairs:
+        return TrainingPairs(self._train_and_val()[0], self.crop_size, Augment(**self.augment), self.seed)
+
+    def pairs(self, split: str) -> JudgedPairs:
+        if split == "test":
+            found = self._found("test")
+            return JudgedPairs(found.pairs, problems=found.problems)
+        if split not in ("train", "val"):
+            raise UsageError(f"split={split}: must be train, val or test.")
+        train, val = self._train_and_val()
+        return JudgedPairs(train) if split == "train" else JudgedPairs(val, self.val_crop)
+
+    def _found(self, split: str) -> PairList:
+        if (self.hazy is None) != (self.clear is None):
+            raise UsageError("data.hazy and data.clear go together: give both folders, or data.root.")
+        if self.hazy is not None and self.clear is not None:
+            return pair_folders(self.hazy, self.clear)
+        return find_pairs(self.set, find_root(self.set, self.root), split)
+
+    def _train_and_val(self) -> tuple[list[Pair], list[Pair]]:
+        train, val = self._found("train"), self._found("val")
+        if train.hazy != val.hazy:
+            return train.strict(), val.strict()
+        if self.holdout is None:
+            raise UsageError(
+                f"data={self.set}: training and test pairs would be the same, those in {train.hazy.parent}.\n"
+                "Give data.root the folder above train/ and test/, or use data=folder, which holds scenes out for validation."
+            )
+        return hold_out(train.strict(), self.holdout if isinstance(self.holdout, (int, float)) else [*self.holdout])
+
+
+class SyntheticDataModule(DehazingData):
+    """Haze made on the fly, over built-in scenes or over the user's own clear pictures; see scenes.py, haze.py and synthetic.py.
+
+    ``outdoor``: share of open places among the scenes; ``frame``: a training sample is a window of a picture whose height is drawn,
+    uniformly in its logarithm, between crop_size and this; ``picture_size``: height and width of the val_pairs and test_pairs that are
+    judged, the same for every seed. ``clear`` and ``depth``: folders of the user's pictures and their depth maps; ``holdout``: the share of
+    them that validation takes, and as many the test; ``val_crop`` and ``augment`` as in PairDataModule, for these pictures alone.
+    """
+
+    def __init__(
+        self,
+        haze: Mapping[str, Any] | None = None,
+        outdoor: float = 0.25,
+        frame: int = 480,
+        picture_size: Sequence[int] = (240, 320),
+        val_pairs: int = 16,
+        test_pairs: int = 64,
+        clear: str | None = None,
+        depth: str | None = None,
+        holdout: float = 0.1,
+        val_crop: int | None = None,
+        augment: Mapping[str, Any] | None = None,
+        set: str = "synthetic",
+        **shared: Any,
+    ) -> None:
+        super().__init__(**shared)
+        self.set, self.haze, self.outdoor, self.frame = set, haze or {}, outdoor, frame
+        self.picture_size, self.val_pairs, self.test_pairs = picture_size, val_pairs, test_pairs
+        self.clear, self.depth, self.holdout = clear, depth, holdout
+        self.val_crop, self.augment = val_crop, augment or {}
+
+    def training_set(self) -> Dataset[Sample]:
+        if self.clear is not None:
+            pictures = clear_pictures(self.clear, self.depth, self.holdout)["train"]
+            return HazedTraining(pictures, self.crop_size, Augment(**self.augment), self._haze(), self.seed)
+        return SceneTraining(self.samples_per_epoch, self.crop_size, self.frame, self._haze(), self.outdoor, self.seed)
+
+    def pairs(self, split: str) -> Dataset[Sample]:
+        if split not in ("train", "val", "test"):
+            raise UsageError(f"split={split}: must be train, val or test.")
+        if self.clear is not None:
+            pictures = clear_pictures(self.clear, self.depth, self.holdout)[split]
+            return HazedPairs(pictures, self._haze(), self.val_crop if split == "val" else None)
+        height, width = self.picture_size
+        return ScenePairs(split, self.val_pairs if split == "val" else self.test_pairs, height, width, self._haze(), self.outdoor)
+
+    def _haze(self) -> Haze:
+        return Haze(**{name: tuple(value) if name != "tint" else value for name, value in self.haze.items()})
+
+
+class _Guarded(Dataset[Any]):
+    """An ImageError as an item: raised in a worker, torch would turn it into a RuntimeError with a traceback for its text."""
+
+    def __init__(self, dataset: Dataset[Sample]) -> None:
+        self.dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self.dataset)  # type: ignore[arg-type]
+
+    def __getitem__(self, token: Any) -> Sample | ImageError:
+        try:
+            return self.dataset[token]
+        except ImageError as error:
+            return error
+
+
+def _collate(samples: list[Sample | ImageError]) -> Any:
+    return next((sample for sample in samples if isinstance(sample, ImageError)), None) or default_collate(samples)
+
+
+def _one_thread(_: int) -> None:
+    import cv2
+
+    cv2.setNumThreads(0)  # the workers are the threads; OpenCV's own do not survive a fork

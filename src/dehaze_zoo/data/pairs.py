@@ -1,0 +1,146 @@
+"""Pairs of pictures as tensors: cropped and turned for training, whole or centre-cropped for judging."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, TypedDict
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from dehaze_zoo.data.images import read_rgb
+from dehaze_zoo.data.layouts import Pair, Problem
+from dehaze_zoo.data.samplers import Token, generator
+from dehaze_zoo.errors import ImageError, UsageError, near_misses
+
+Array = npt.NDArray[Any]
+
+_TURNS: dict[str, list[tuple[bool, bool, int]]] = {  # (upside down, mirrored, quarter turns), each as likely as the others
+    "none": [(False, False, 0)],
+    "flip": [(False, False, 0), (False, True, 0)],
+    "gunet": [(False, mirrored, quarters) for mirrored in (False, True) for quarters in range(4)],
+    "mprnet": [(False, False, 0)] * 2
+    + [(True, False, 0), (False, True, 0), (False, False, 1), (False, False, 2), (False, False, 3), (True, False, 1), (False, True, 1)],
+}
+
+
+class Sample(TypedDict):
+    """Float tensors (3, H, W), RGB in [0, 1]."""
+
+    hazy: Tensor
+    clear: Tensor
+    name: str
+
+
+@dataclass(frozen=True)
+class Augment:
+    """How a training sample is cut from a pair: both pictures alike.
+
+    ``snap``: the crop lies at the top or bottom edge with probability snap * crop / height, at the left or right one with
+    snap * crop / width (gUNet: 0.1); else anywhere. ``turns``: gunet (mirrored or not, turned by 0, 90, 180 or 270 degrees), mprnet
+    (its nine cases, uniformly), flip (mirrored or not) or none. Raises UsageError for another word.
+    """
+
+    snap: float = 0.1
+    turns: str = "gunet"
+
+    def __post_init__(self) -> None:
+        if self.turns not in _TURNS:
+            raise UsageError(f"data.augment.turns={self.turns}: not known. {near_misses(self.turns, _TURNS)}")
+
+    def window(self, height: int, width: int, crop: int, rng: np.random.Generator) -> tuple[int, int]:
+        """Top and left of a crop, in a picture of at least its size."""
+        return self._offset(height, crop, rng), self._offset(width, crop, rng)
+
+    def _offset(self, side: int, crop: int, rng: np.random.Generator) -> int:
+        if rng.random() < self.snap * crop / side:
+            return int(rng.integers(2)) * (side - crop)
+        return int(rng.integers(side - crop + 1))
+
+    def turn(self, pictures: Sequence[Array], rng: np.random.Generator) -> list[Array]:
+        """(H, W, ...) arrays, all turned the same way."""
+        cases = _TURNS[self.turns]
+        upside_down, mirrored, quarters = cases[rng.integers(len(cases))]
+        rows, columns = -1 if upside_down else 1, -1 if mirrored else 1
+        return [np.rot90(picture[::rows, ::columns], quarters) for picture in pictures]
+
+
+class TrainingPairs(Dataset[Sample]):
+    """Random crops of pairs, drawn by Tokens of an EpochSampler; nothing depends on which worker or rank reads them.
+
+    Pictures smaller than the crop are reflected at their right and bottom edge. Reading raises ImageError naming the file.
+    """
+
+    def __init__(self, pairs: Sequence[Pair], crop_size: int, augment: Augment, seed: int) -> None:
+        self.pairs, self.crop_size, self.augment, self.seed = pairs, crop_size, augment, seed
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def __getitem__(self, token: Token) -> Sample:
+        pair, crop = self.pairs[token.element], self.crop_size
+        rng = generator(self.seed, "augment", token.epoch, token.position)
+        pictures = [padded(picture, crop) for picture in read_pair(pair)]
+        top, left = self.augment.window(pictures[0].shape[0], pictures[0].shape[1], crop, rng)
+        pictures = [picture[top : top + crop, left : left + crop] for picture in pictures]
+        hazy, clear = self.augment.turn(pictures, rng)
+        return {"hazy": as_tensor(hazy), "clear": as_tensor(clear), "name": pair.name}
+
+
+class JudgedPairs(Dataset[Sample]):
+    """Pairs at full size, or their centre ``crop`` (less where the picture is smaller), by number.
+
+    ``problems``, pictures without a partner, come after the pairs: reading one raises its ImageError, as a damaged file does.
+    """
+
+    def __init__(self, pairs: Sequence[Pair], crop: int | None = None, problems: Sequence[Problem] = ()) -> None:
+        self.pairs, self.crop, self.problems = pairs, crop, problems
+
+    def __len__(self) -> int:
+        return len(self.pairs) + len(self.problems)
+
+    def __getitem__(self, index: int) -> Sample:
+        if index >= len(self.pairs):
+            problem = self.problems[index - len(self.pairs)]
+            raise ImageError(problem.file, problem.why, "Add the clear picture or move this one away.")
+        hazy, clear = (centre(picture, self.crop) for picture in read_pair(self.pairs[index]))
+        return {"hazy": as_tensor(hazy), "clear": as_tensor(clear), "name": self.pairs[index].name}
+
+
+def read_pair(pair: Pair) -> tuple[Array, Array]:
+    """Hazy and clear, (H, W, 3) RGB of one size, uint8 in 0..255 or float32 in [0, 1].
+
+    RESIDE's 640x480 clear pictures lose 10 pixels at each edge, as its 620x460 hazy ones did. Raises ImageError for any other difference.
+    """
+    hazy, clear = read_rgb(pair.hazy), read_rgb(pair.clear)
+    if hazy.shape[:2] == (460, 620) and clear.shape[:2] == (480, 640):
+        clear = clear[10:-10, 10:-10]
+    if hazy.shape != clear.shape:
+        sizes = " and ".join(f"{picture.shape[1]}x{picture.shape[0]}" for picture in (hazy, clear))
+        raise ImageError(pair.hazy, f"it and its clear picture {pair.clear} differ in size: {sizes}", "Both must show the same view.")
+    return hazy, clear
+
+
+def padded(picture: Array, size: int) -> Array:
+    """Reflected at the right and bottom edge (the mirror repeated where it does not reach) until no side is shorter than ``size``."""
+    down, right = max(0, size - picture.shape[0]), max(0, size - picture.shape[1])
+    return np.pad(picture, ((0, down), (0, right), (0, 0)), mode="reflect") if down or right else picture
+
+
+def centre(picture: Array, size: int | None) -> Array:
+    """The middle of an (H, W, ...) array, at most ``size`` a side; all of it for None."""
+    if size is None:
+        return picture
+    height, width = (min(size, side) for side in picture.shape[:2])
+    top, left = (picture.shape[0] - height) // 2, (picture.shape[1] - width) // 2
+    return picture[top : top + height, left : left + width]
+
+
+def as_tensor(picture: Array) -> Tensor:
+    """(H, W, 3), uint8 or float in [0, 1], as float32 (3, H, W) in [0, 1]."""
+    channels = np.ascontiguousarray(picture.transpose(2, 0, 1))
+    return torch.from_numpy(channels.astype(np.float32) / np.float32(255) if channels.dtype == np.uint8 else channels)

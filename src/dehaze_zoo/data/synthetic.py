@@ -1,0 +1,195 @@
+"""Pairs with haze made on the fly: over built-in scenes (endless, exact depth), or over the user's clear pictures."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from torch.utils.data import Dataset
+
+from dehaze_zoo.data.haze import Haze
+from dehaze_zoo.data.images import read_picture, read_rgb
+from dehaze_zoo.data.layouts import pictures
+from dehaze_zoo.data.pairs import Augment, Sample, as_tensor, centre, padded
+from dehaze_zoo.data.samplers import Token, generator
+from dehaze_zoo.data.scenes import SKY_DEPTH, draw_scene
+from dehaze_zoo.errors import ImageError, UsageError
+
+Floats = npt.NDArray[np.float32]
+_JUDGED_SEED = 0  # validation and test pictures are the same whatever a run's seed
+
+
+class SceneTraining(Dataset[Sample]):
+    """Built-in scenes, each seen once: the Token's epoch and position choose scene and haze. Pictures hold whole 8-bit levels, as files do."""
+
+    def __init__(self, samples: int, crop_size: int, frame: int, haze: Haze, outdoor: float, seed: int) -> None:
+        self.samples, self.crop_size, self.frame, self.haze, self.outdoor, self.seed = samples, crop_size, frame, haze, outdoor, seed
+
+    def __len__(self) -> int:
+        return self.samples
+
+    def __getitem__(self, token: Token) -> Sample:
+        rng = generator(self.seed, "train scene", token.epoch, token.position)
+        frame = round(np.exp(rng.uniform(np.log(self.crop_size), np.log(max(self.crop_size, self.frame)))))
+        scene = draw_scene(rng, self.crop_size, self.crop_size, frame, self.outdoor)
+        return _sample(scene.clear, scene.depth, self.haze, rng, f"{token.epoch}_{token.position}")
+
+
+class ScenePairs(Dataset[Sample]):
+    """Built-in scenes for judging, whole pictures of height x width: number i of a split is always the same; splits share none."""
+
+    def __init__(self, split: str, count: int, height: int, width: int, haze: Haze, outdoor: float) -> None:
+        self.split, self.count, self.height, self.width, self.haze, self.outdoor = split, count, height, width, haze, outdoor
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> Sample:
+        if not 0 <= index < self.count:
+            raise IndexError(index)
+        rng = (
+            generator(_JUDGED_SEED, f"{self.split} scene", index)
+            if self.split != "train"
+            else generator(_JUDGED_SEED, "train scene", 0, index)
+        )
+        scene = draw_scene(rng, self.height, self.width, None, self.outdoor)
+        return _sample(scene.clear, scene.depth, self.haze, rng, f"{self.split}_{index:04d}.png")
+
+
+class HazedTraining(Dataset[Sample]):
+    """Random crops of the user's clear pictures, hazed; drawn by Tokens. Reading raises ImageError."""
+
+    def __init__(self, files: Sequence[tuple[Path, Path | None]], crop_size: int, augment: Augment, haze: Haze, seed: int) -> None:
+        self.files, self.crop_size, self.augment, self.haze, self.seed = files, crop_size, augment, haze, seed
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, token: Token) -> Sample:
+        path, depth_path = self.files[token.element]
+        rng, crop = generator(self.seed, "train haze", token.epoch, token.position), self.crop_size
+        clear = read_rgb(path)
+        depth = read_depth(depth_path, path, clear.shape[:2]) if depth_path is not None else guessed_depth(clear, rng)
+        clear, depth = padded(clear, crop), padded(depth[..., None], crop)[..., 0]
+        top, left = self.augment.window(clear.shape[0], clear.shape[1], crop, rng)
+        both = [picture[top : top + crop, left : left + crop] for picture in (clear, depth)]
+        clear, depth = self.augment.turn(both, rng)
+        return _sample(_unit(clear), depth, self.haze, rng, path.name)
+
+
+class HazedPairs(Dataset[Sample]):
+    """The user's clear pictures hazed for judging, whole or their centre; a picture's haze depends on its name alone. Raises ImageError."""
+
+    def __init__(self, files: Sequence[tuple[Path, Path | None]], haze: Haze, crop: int | None = None) -> None:
+        self.files, self.haze, self.crop = files, haze, crop
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, index: int) -> Sample:
+        path, depth_path = self.files[index]
+        rng = generator(_JUDGED_SEED, f"judged haze {path.name}")
+        clear = read_rgb(path)
+        depth = read_depth(depth_path, path, clear.shape[:2]) if depth_path is not None else guessed_depth(clear, rng)
+        return _sample(_unit(centre(clear, self.crop)), centre(depth, self.crop), self.haze, rng, path.name)
+
+
+def clear_pictures(
+    clear: str | os.PathLike[str], depth: str | os.PathLike[str] | None, holdout: float
+) -> dict[str, list[tuple[Path, Path | None]]]:
+    """The user's clear pictures and their depth maps by split: train, val, test.
+
+    Each picture's place follows from its name's hash: the lowest share ``holdout`` of them (at least one) validates, the next one tests.
+    A depth map is <stem> or <stem>_depth with .npy, .npz or .png in the folder ``depth``, or <stem>_depth.* or <stem>.np* beside the
+    picture. Raises UsageError for fewer than three pictures or a folder that is not there.
+    """
+    folders = [Path(clear)] + ([Path(depth)] if depth is not None else [])
+    for folder, key in zip(folders, ("clear", "depth"), strict=False):
+        if not folder.is_dir():
+            raise UsageError(f"data.{key}={folder}: no such folder.")
+    found = sorted(path for path in pictures(folders[0]) if not path.stem.endswith("_depth"))
+    if len(found) < 3 or not 0 < holdout < 0.5:
+        raise UsageError(
+            f"data.clear={clear} holds {len(found)} picture(s), data.holdout={holdout}: training, validation and test need at least one each.\n"
+            "Bring at least three pictures; holdout is a share above 0 and below 0.5."
+        )
+    found.sort(key=lambda path: hashlib.sha256(path.relative_to(folders[0]).as_posix().encode()).digest())
+    share = min(max(1, round(holdout * len(found))), (len(found) - 1) // 2)
+    files = [(path, _depth_of(path, folders[1] if depth is not None else None)) for path in found]
+    return {"val": files[:share], "test": files[share : 2 * share], "train": files[2 * share :]}
+
+
+def read_depth(path: Path, of: Path, size: tuple[int, ...]) -> Floats:
+    """A depth map (H, W) of distances in any unit, scaled so that the farthest is 1; 0 and what is not finite counts as the farthest.
+
+    .npy, .npz (its first array) or a grey picture of 8 or 16 bits. Raises ImageError for anything else, and where ``size`` differs.
+    """
+    try:
+        stored: Any = read_picture(path).pixels[..., 0] if path.suffix.lower() == ".png" else np.load(path, allow_pickle=False)
+        stored = stored[stored.files[0]] if isinstance(stored, np.lib.npyio.NpzFile) else stored
+        depth = np.squeeze(np.asarray(stored, dtype=np.float32))
+    except ImageError:
+        raise
+    except Exception as error:
+        raise ImageError(path, f"is not a depth map: {error}", "Store distances as .npy, .npz or a grey .png.") from error
+    if depth.shape != tuple(size):
+        sizes = f"{'x'.join(map(str, depth.shape[::-1]))} and {size[1]}x{size[0]}"
+        raise ImageError(path, f"this depth map and its picture {of} differ in size: {sizes}", "Both must show the same view.")
+    known = np.isfinite(depth) & (depth > 0)
+    farthest = float(depth[known].max()) if known.any() else 1.0
+    return np.where(known, depth / np.float32(farthest), np.float32(1))
+
+
+def guessed_depth(clear: npt.NDArray[Any], rng: np.random.Generator) -> Floats:
+    """A plausible depth (H, W) for a picture without one: near at the bottom, far at the top, a step for each of its coloured regions, smooth
+    unevenness; bright even regions at the top are the sky. Farthest 1, sky SKY_DEPTH. No estimate: haze needs depth that goes with the picture."""
+    height, width = clear.shape[:2]
+    scale = 64 / max(height, width)
+    rows, columns = max(4, round(height * scale)), max(4, round(width * scale))
+    small = cv2.resize(_unit(clear), (columns, rows), interpolation=cv2.INTER_AREA)
+    y, x = np.mgrid[0 : 1 : rows * 1j, 0 : 1 : columns * 1j].astype(np.float32)
+    features = np.dstack([small * 2, x, y]).reshape(-1, 5).astype(np.float32)
+    regions = 8
+    first = rng.integers(regions, size=(len(features), 1)).astype(np.int32)
+    criteria = (cv2.TERM_CRITERIA_EPS + cv2.TERM_CRITERIA_MAX_ITER, 10, 1e-3)
+    _, labels, _ = cv2.kmeans(features, regions, first, criteria, 1, cv2.KMEANS_USE_INITIAL_LABELS)  # type: ignore[call-overload]
+    labels = labels.reshape(rows, columns)
+    horizon, steepness = rng.uniform(0.1, 0.5), rng.uniform(0.6, 1.6)
+    depth = np.clip((1 - y) / (1 - horizon), 0, 1) ** steepness
+    luma = small @ np.array([0.299, 0.587, 0.114], np.float32)
+    sky = np.zeros((rows, columns), bool)
+    for region in range(regions):
+        here = labels == region
+        if not here.any():
+            continue
+        depth[here] = 0.6 * depth[here] + 0.4 * depth[here].mean() + rng.normal(0, 0.08)  # things stand upright: one distance each
+        sky |= here & bool(y[here].mean() < 0.4 and luma[here].mean() > 0.6 and luma[here].std() < 0.08)
+    unevenness = cv2.resize(rng.standard_normal((4, 5)).astype(np.float32), (columns, rows), interpolation=cv2.INTER_CUBIC)
+    depth = np.clip(depth + 0.05 * unevenness, 0.05, None)
+    depth = np.where(sky, np.float32(SKY_DEPTH), depth / depth.max())
+    full = cv2.resize(cv2.GaussianBlur(depth.astype(np.float32), (0, 0), 0.8), (width, height), interpolation=cv2.INTER_LINEAR)
+    return np.asarray(full, dtype=np.float32)
+
+
+def _depth_of(picture: Path, folder: Path | None) -> Path | None:
+    names = [picture.stem + end for end in ("_depth.npy", "_depth.npz", "_depth.png", ".npy", ".npz")]
+    places = (
+        [folder / name for name in (*names, picture.stem + ".png")] if folder is not None else [picture.parent / name for name in names]
+    )
+    return next((place for place in places if place.is_file()), None)
+
+
+def _unit(picture: npt.NDArray[Any]) -> Floats:
+    return picture / np.float32(255) if picture.dtype == np.uint8 else np.asarray(picture, np.float32)
+
+
+def _sample(clear: Floats, depth: Floats, haze: Haze, rng: np.random.Generator, name: str) -> Sample:
+    hazy = haze.apply(clear, depth, rng)
+    hazy, clear = (np.rint(np.clip(picture, 0, 1) * 255).astype(np.uint8) for picture in (hazy, clear))
+    return {"hazy": as_tensor(hazy), "clear": as_tensor(clear), "name": name}
