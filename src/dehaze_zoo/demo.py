@@ -68,7 +68,7 @@ def _show(folder: Path, figures: list[dict[str, Any]], seconds: float) -> bool:
         ahead = entry["psnr"] - psnr["identity"]
         table.add_row(titles[entry["model"]], f"{entry['psnr']:.2f}", f"{entry['ssim']:.4f}", f"{ahead:+.2f}")
     over_hazy, over_dcp = psnr["gunet_t"] - psnr["identity"], psnr["gunet_t"] - psnr["dcp"]
-    good = over_hazy >= OVER_HAZY and over_dcp >= OVER_DCP
+    good: bool = over_hazy >= OVER_HAZY and over_dcp >= OVER_DCP
     console = Console(highlight=False, soft_wrap=True)
     console.print(table)
     console.print(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from functools import lru_cache
+from pathlib import Path
 from typing import Any, overload
 
 import numpy as np
@@ -54,7 +55,7 @@ def load_network(model: str, checkpoint: str | os.PathLike[str] | None = None, d
             if not any(True for _ in network.parameters()):
                 return network.to(device)
         checkpoint = "shipped"  # which says, where there are none, which models have some
-    return create_model(model, checkpoint, **overrides).to(device)
+    return create_model(model, Path(checkpoint) if checkpoint != "shipped" else "shipped", **overrides).to(device)
 
 
 def choose_device(accelerator: str = "auto") -> str:
