@@ -6,7 +6,7 @@ Camera space: x right, y down, z forward, metres; a pixel's ray is (x, y, 1), so
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import cv2
@@ -16,9 +16,10 @@ import numpy.typing as npt
 Floats = npt.NDArray[np.float32]
 Texture = npt.NDArray[np.uint8]
 """(h, w, 3) albedo, or (h, w, 4) with holes where the last channel is below 128."""
-Vector = npt.NDArray[np.float64] | tuple[float, float, float]
+Vector = npt.NDArray[np.floating[Any]] | tuple[float, float, float]
 Surface = Callable[[], Texture]
 """A texture that is made when a pixel shows it."""
+Part = tuple[slice, slice]
 _NEAR = 0.05  # metres
 
 
@@ -136,9 +137,7 @@ class Canvas:
             colour = self._sampled(sheet, normal[0] * np.float32(w * repeat), normal[1] * np.float32(h * repeat), None, seen)
             self._put(window, seen, near, colour, normal, glow)
 
-    def cylinder(
-        self, foot: Vector, radius: float, height: float, texture: Surface, glow: float = 0, repeat: tuple[float, float] = (2, 1)
-    ) -> None:
+    def cylinder(self, foot: Vector, radius: float, height: float, texture: Surface, repeat: tuple[float, float] = (2, 1)) -> None:
         """An upright cylinder on ``foot``, closed at the top."""
         c, up = self.to_camera(foot), self.axes[:, 1]
         ring = np.array([[x, y, z] for x in (-radius, radius) for y in (0, height) for z in (-radius, radius)])
@@ -163,9 +162,9 @@ class Canvas:
             north, east = (np.tensordot(self.axes[:, axis].astype(np.float32), normal, 1) for axis in (2, 0))
             angle = np.arctan2(north, east) / np.float32(2 * np.pi)
             colour = self._sampled(sheet, angle * np.float32(w * repeat[0]), level * np.float32(-h * repeat[1]), None, seen)
-            self._put(window, seen, near, colour, normal, glow)
+            self._put(window, seen, near, colour, normal, 0)
         top = np.asarray(foot) + np.array([-radius, height, -radius])
-        self.quad(top, (2 * radius, 0, 0), (0, 0, 2 * radius), lambda: _disc(texture()), glow=glow)
+        self.quad(top, (2 * radius, 0, 0), (0, 0, 2 * radius), lambda: _disc(texture()))
 
     def backdrop(self, colour: Texture) -> None:
         """Fill what nothing covers, the sky, with a picture of the canvas' own (finer) size."""
@@ -173,17 +172,20 @@ class Canvas:
         self.albedo[open_] = colour[open_]
         self.glow[open_] = 1
 
-    def lit(self, ambient: float, sun: tuple[Vector, Vector] | None, lamps: list[tuple[Vector, Vector, float]]) -> tuple[Floats, Floats]:
+    def lit(
+        self, ambient: float, sun: tuple[Vector, Vector] | None, lamps: Sequence[tuple[Vector, Vector, float]]
+    ) -> tuple[Floats, Floats]:
         """Shade and return (clear (H, W, 3), not clipped, depth (H, W) in metres, infinite for the sky).
 
-        ``sun``: (direction to it in the world, colour); ``lamps``: (place, colour, reach in metres). Crevices get less of the ambient light.
+        ``sun``: (direction to it in the world, colour); ``lamps``: (place, colour, reach in metres).
+        Crevices get less of the ambient light.
         """
         z = 1 / np.maximum(self.nearness, np.float32(1e-6))
         nx, ny, nz = self.normals
 
         def towards(direction: npt.NDArray[np.float64]) -> Floats:
-            x, y, zz = direction.astype(np.float32)
-            return nx * x + ny * y + nz * zz
+            x, y, forward = direction.astype(np.float32)
+            return np.asarray(nx * x + ny * y + nz * forward)
 
         around = cv2.blur(self.nearness, (2 * (9 * self.finer) + 1,) * 2)
         open_ = np.clip(np.float32(2.2) - np.float32(1.2) * around * z, np.float32(0.55), np.float32(1))
@@ -210,7 +212,7 @@ class Canvas:
         near = cv2.resize(self.nearness, (width, height), interpolation=cv2.INTER_AREA)
         return np.asarray(clear, dtype=np.float32), np.where(near > 1e-6, 1 / np.maximum(near, np.float32(1e-6)), np.float32(np.inf))
 
-    def _window(self, points: npt.NDArray[np.float64]) -> tuple[slice, slice] | None:
+    def _window(self, points: npt.NDArray[np.float64]) -> Part | None:
         """The part of the canvas that camera-space points may cover; all of it where one lies behind the camera."""
         rows, columns = self.nearness.shape
         if (points[:, 2] < _NEAR).all():
@@ -230,26 +232,20 @@ class Canvas:
         if texels is not None:
             level = np.clip(np.rint(np.log2(np.maximum(texels, np.float32(1)))), 0, 5).astype(np.int8)
             levels = np.unique(level[seen])
-        out: Texture | None = None
-        for wanted in levels:
-            small, scale = texture, np.float32(0.5**wanted)
-            for _ in range(wanted):
-                small = cv2.resize(small, (max(1, small.shape[1] // 2), max(1, small.shape[0] // 2)), interpolation=cv2.INTER_AREA)
-            got = cv2.remap(
-                small, (u * scale - np.float32(0.5)).astype(np.float32), (v * scale - np.float32(0.5)).astype(np.float32),
-                cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP,
-            )  # fmt: skip
-            if out is None:
+        out: Texture = np.empty((0,), np.uint8)
+        for wanted in map(int, levels):
+            scale = np.float32(0.5**wanted)
+            side = (max(1, texture.shape[1] >> wanted), max(1, texture.shape[0] >> wanted))
+            small = cv2.resize(texture, side, interpolation=cv2.INTER_AREA) if wanted else texture
+            at = (u * scale - np.float32(0.5)).astype(np.float32), (v * scale - np.float32(0.5)).astype(np.float32)
+            got = np.asarray(cv2.remap(small, *at, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP), np.uint8)
+            if not out.size or level is None:
                 out = got
             else:
-                assert level is not None
                 np.copyto(out, got, where=(level == wanted)[..., None])
-        assert out is not None
         return out
 
-    def _put(
-        self, window: tuple[slice, slice], seen: npt.NDArray[np.bool_], near: Floats, colour: Texture, normal: Floats, glow: float
-    ) -> None:
+    def _put(self, window: Part, seen: npt.NDArray[np.bool_], near: Floats, colour: Texture, normal: Floats, glow: float) -> None:
         where = seen[..., None]
         np.copyto(self.nearness[window], near, where=seen)
         np.copyto(self.albedo[window], colour, where=where)
@@ -264,7 +260,7 @@ def _disc(texture: Texture) -> Texture:
     return disc
 
 
-def _extent(seen: npt.NDArray[np.bool_]) -> tuple[slice, slice] | None:
+def _extent(seen: npt.NDArray[np.bool_]) -> Part | None:
     """The smallest rows and columns that hold all that is seen; None for nothing."""
     columns = np.flatnonzero(seen.any(axis=0))
     if not columns.size:
@@ -273,12 +269,10 @@ def _extent(seen: npt.NDArray[np.bool_]) -> tuple[slice, slice] | None:
     return slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
 
 
-def _within(window: tuple[slice, slice], part: tuple[slice, slice]) -> tuple[slice, slice]:
-    return slice(window[0].start + part[0].start, window[0].start + part[0].stop), slice(
-        window[1].start + part[1].start, window[1].start + part[1].stop
-    )
+def _within(window: Part, part: Part) -> Part:
+    return tuple(slice(w.start + p.start, w.start + p.stop) for w, p in zip(window, part, strict=True))  # type: ignore[return-value]
 
 
 def _unit(vector: Vector) -> npt.NDArray[np.float64]:
     array = np.asarray(vector, dtype=np.float64)
-    return array / np.linalg.norm(array)
+    return np.asarray(array / np.linalg.norm(array))

@@ -45,8 +45,8 @@ class DehazingData(pl.LightningDataModule, ABC):
         dataset, (rank, ranks) = self.training_set(), self._ranks()
         if min(self.batch_size, self.samples_per_epoch) < ranks or self.batch_size % ranks or self.crop_size < 1:
             raise UsageError(
-                f"data.batch_size={self.batch_size}, data.samples_per_epoch={self.samples_per_epoch}, data.crop_size={self.crop_size}: "
-                f"batch and epoch are over all {ranks} rank(s).\nThe batch must be a multiple of {ranks}; epoch and crop at least {ranks} and 1."
+                f"data.batch_size={self.batch_size}, data.samples_per_epoch={self.samples_per_epoch}, data.crop_size={self.crop_size}, "
+                f"over all {ranks} rank(s).\nThe batch must be a multiple of {ranks}; the epoch at least {ranks}, the crop at least 1."
             )
         full = self.samples_per_epoch // self.batch_size * self.batch_size
         sampler = EpochSampler(len(dataset), full or self.samples_per_epoch, self.seed, rank, ranks)  # type: ignore[arg-type]
@@ -184,7 +184,8 @@ class SyntheticDataModule(DehazingData):
         return ScenePairs(split, self.val_pairs if split == "val" else self.test_pairs, height, width, self._haze(), self.outdoor)
 
     def _haze(self) -> Haze:
-        return Haze(**{name: tuple(value) if name != "tint" else value for name, value in self.haze.items()})
+        ranges: dict[str, Any] = {name: value if name == "tint" else tuple(value) for name, value in self.haze.items()}
+        return Haze(**ranges)
 
 
 class _Guarded(Dataset[Any]):

@@ -40,9 +40,7 @@ class Haze:
     def __post_init__(self) -> None:
         for name, value, top in (("beta", self.beta, np.inf), ("airlight", self.airlight, 1), ("tint", (0, self.tint), 1)):
             if len(value) != 2 or not 0 <= value[0] <= value[1] <= top:
-                raise UsageError(
-                    f"data.haze.{name}={value}: must be from 0 to {top}, and two numbers with the lower one first for a range."
-                )
+                raise UsageError(f"data.haze.{name}={value}: must be from 0 to {top}; of a range, two numbers, the lower first.")
 
     def draw(self, rng: np.random.Generator) -> tuple[float, npt.NDArray[np.float32]]:
         """(beta, airlight of three values)."""

@@ -149,7 +149,7 @@ class _Shell:
         repeat = (max(1, round(self.wide / 2)), max(1, round(self.deep / 2)))
         canvas.quad((-w, 0, -0.1), size, (0, 0, self.deep + 0.1), floor, repeat, shade=shade)
 
-    def farthest(self, view: _View, focal: float, eye: Floats, yaw: float, pitch: float) -> float:
+    def farthest(self, view: _View, focal: float, eye: npt.NDArray[np.float64], yaw: float, pitch: float) -> float:
         """The largest depth of the bare room anywhere in the whole picture, so that a window's haze is the picture's."""
         small = 24 / view.frame
         columns = max(1, round(view.frame_width * small))
@@ -172,8 +172,8 @@ def _floor_shade(shell: _Shell, footprints: list[tuple[float, float, float, floa
     if rng.random() < 0.3:
         patch = np.zeros((side, side), np.uint8)
         x, y = rng.integers(8, 56, size=2)
-        lean, wide, deep = rng.integers(-14, 15), rng.integers(5, 16), rng.integers(6, 22)
-        cv2.fillConvexPoly(patch, np.array([[x, y], [x + wide, y], [x + wide + lean, y + deep], [x + lean, y + deep]]), 255)
+        lean, across, down = rng.integers(-14, 15), rng.integers(5, 16), rng.integers(6, 22)
+        cv2.fillConvexPoly(patch, np.array([[x, y], [x + across, y], [x + across + lean, y + down], [x + lean, y + down]]), 255)
         shade += cv2.GaussianBlur(patch, (0, 0), 0.7).astype(np.float32) / 255 * np.float32(rng.uniform(0.3, 1.2))
     return shade
 
@@ -218,13 +218,13 @@ def _hang(rng: Rng, canvas: Canvas, shell: _Shell) -> None:
                 put(place, rng.uniform(1.0, 1.5), wide, rng.uniform(0.4, 0.9), later(rng, tx.books), 0.03)
             elif kind < 0.92:
                 put(place, 1.1, 0.08, 0.12, later(rng, tx.plain, (0.95, 0.95, 0.93)), 0.02)  # a switch
-            place += wide + rng.uniform(0.1, 1.2)
+            place += wide + rng.uniform(0.1, 0.9)
 
 
 def _furnish(rng: Rng, canvas: Canvas, shell: _Shell, footprints: list[tuple[float, float, float, float]]) -> None:
     w = shell.wide / 2
     family = later(rng, tx.wood, planks=0) if rng.random() < 0.7 else later(rng, tx.things)
-    if rng.random() < 0.7:  # a table with chairs
+    if rng.random() < 0.8:  # a table with chairs
         x, z = rng.uniform(-0.5, 0.5) * w, rng.uniform(0.3, 0.75) * shell.deep
         wide, deep, turn = rng.uniform(0.8, 2.2), rng.uniform(0.7, 1.2), rng.choice((0.0, np.pi / 2)) + rng.normal(0, 0.12)
         _table(rng, canvas, x, z, wide, deep, rng.uniform(0.68, 0.8), turn, family if rng.random() < 0.7 else later(rng, tx.things))
@@ -244,7 +244,7 @@ def _furnish(rng: Rng, canvas: Canvas, shell: _Shell, footprints: list[tuple[flo
     if rng.random() < 0.5:
         rug, x, z = later(rng, tx.fabric), rng.uniform(-0.5, 0.5) * w, rng.uniform(0.3, 0.7) * shell.deep
         canvas.quad((x - 1.2, 0.006, z - 0.8), (2.4, 0, 0), (0, 0, 1.6), rug, (1, 1))
-    for _ in range(int(rng.integers(2, 6))):  # along the walls
+    for _ in range(int(rng.integers(3, 9))):  # along the walls
         wall = int(rng.choice((0, 1, 2)))
         _, _, length = shell.walls[wall]
         kind, wide, deep = rng.integers(6), rng.uniform(0.5, 1.8), rng.uniform(0.3, 0.6)
@@ -285,7 +285,7 @@ def _furnish(rng: Rng, canvas: Canvas, shell: _Shell, footprints: list[tuple[flo
         else:
             _table(rng, canvas, x, z, rng.uniform(0.6, 1.2), rng.uniform(0.4, 0.7), rng.uniform(0.3, 0.5), turn, later(rng, tx.things))
             footprints.append((x, z, 1.0, 0.6))
-    for _ in range(int(rng.integers(0, 4))):  # things on the floor
+    for _ in range(int(rng.integers(0, 6))):  # things on the floor
         x, z, size = rng.uniform(-0.9, 0.9) * w, rng.uniform(0.35, 0.95) * shell.deep, rng.uniform(0.1, 0.5)
         footprints.append((x, z, size, size))
         kind = rng.integers(3)
@@ -403,16 +403,16 @@ def _place(rng: Rng, view: _View) -> tuple[Floats, Floats]:
             _tree(rng, canvas, x, z, rng.uniform(2.5, 9), greens)
     for _ in range(int(rng.integers(2, 9))):  # near things
         z, x = rng.uniform(2.5, 14), rng.uniform(-5, 5)
-        size, kind = rng.uniform(0.3, 1.6), rng.integers(5)
+        tall, kind = rng.uniform(0.3, 1.6), rng.integers(5)
         if kind == 0:
-            canvas.cylinder((x, 0, z), size * 0.08, size * 2.2, later(rng, tx.things))
+            canvas.cylinder((x, 0, z), tall * 0.08, tall * 2.2, later(rng, tx.things))
         elif kind == 1:
-            canvas.box((x, z), 0, (size, size * rng.uniform(0.4, 1.2), size), rng.uniform(0, 3), later(rng, tx.things))
+            canvas.box((x, z), 0, (tall, tall * rng.uniform(0.4, 1.2), tall), rng.uniform(0, 3), later(rng, tx.things))
         elif kind == 2:
-            canvas.sphere((x, size / 2, z), size / 2, later(rng, tx.stone))
+            canvas.sphere((x, tall / 2, z), tall / 2, later(rng, tx.stone))
         elif kind == 3:
-            aside = np.array([size * 1.6, 0, rng.normal(0, 0.3)])
-            canvas.quad(np.array([x, size * 1.1, z]), aside, (0, -size * 1.2, 0), greens[int(rng.integers(4))])
+            aside = np.array([tall * 1.6, 0, rng.normal(0, 0.3)])
+            canvas.quad(np.array([x, tall * 1.1, z]), aside, (0, -tall * 1.2, 0), greens[int(rng.integers(4))])
         else:
             _car(rng, canvas, x * 1.5, z + 3)
     _hills(rng, canvas, far)
@@ -468,7 +468,7 @@ def _hills(rng: Rng, canvas: Canvas, far: float) -> None:
         canvas.quad((-width / 2, tall, z), (width, 0, 0), (0, -tall - 1, 0), later(rng, tx.cut, cover, alpha))
 
 
-def _sky(rng: Rng, canvas: Canvas) -> Surface:
+def _sky(rng: Rng, canvas: Canvas) -> tx.Texture:
     """A gradient from the horizon up, and clouds that flatten towards the horizon; overcast at times."""
     rows, columns = canvas.nearness.shape
     slope = -canvas.ys
@@ -482,4 +482,4 @@ def _sky(rng: Rng, canvas: Canvas) -> Surface:
     cloud = cv2.remap(field.astype(np.float32), u, v, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP)
     mask = np.clip((cloud + rng.uniform(-1.2, 1.2)) * rng.uniform(0.5, 1.4), 0, 1)[..., None] * rng.uniform(0.4, 1)
     white = np.float32(rng.uniform(0.8, 1.05)) - 0.12 * np.clip(cloud, 0, 2)[..., None]
-    return np.clip((sheet * (1 - mask) + white * mask) * 255, 0, 255).astype(np.uint8)
+    return tx.to_bytes(sheet * (1 - mask) + white * mask)

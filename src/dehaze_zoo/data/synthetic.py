@@ -26,7 +26,7 @@ _JUDGED_SEED = 0  # validation and test pictures are the same whatever a run's s
 
 
 class SceneTraining(Dataset[Sample]):
-    """Built-in scenes, each seen once: the Token's epoch and position choose scene and haze. Pictures hold whole 8-bit levels, as files do."""
+    """Built-in scenes, each seen once: the Token's epoch and position choose scene and haze. Pictures hold 8-bit levels, as files do."""
 
     def __init__(self, samples: int, crop_size: int, frame: int, haze: Haze, outdoor: float, seed: int) -> None:
         self.samples, self.crop_size, self.frame, self.haze, self.outdoor, self.seed = samples, crop_size, frame, haze, outdoor, seed
@@ -53,11 +53,7 @@ class ScenePairs(Dataset[Sample]):
     def __getitem__(self, index: int) -> Sample:
         if not 0 <= index < self.count:
             raise IndexError(index)
-        rng = (
-            generator(_JUDGED_SEED, f"{self.split} scene", index)
-            if self.split != "train"
-            else generator(_JUDGED_SEED, "train scene", 0, index)
-        )
+        rng = generator(_JUDGED_SEED, f"{self.split} scene", *((0,) if self.split == "train" else ()), index)  # of training's first epoch
         scene = draw_scene(rng, self.height, self.width, None, self.outdoor)
         return _sample(scene.clear, scene.depth, self.haze, rng, f"{self.split}_{index:04d}.png")
 
@@ -116,8 +112,8 @@ def clear_pictures(
     found = sorted(path for path in pictures(folders[0]) if not path.stem.endswith("_depth"))
     if len(found) < 3 or not 0 < holdout < 0.5:
         raise UsageError(
-            f"data.clear={clear} holds {len(found)} picture(s), data.holdout={holdout}: training, validation and test need at least one each.\n"
-            "Bring at least three pictures; holdout is a share above 0 and below 0.5."
+            f"data.clear={clear} holds {len(found)} picture(s), and data.holdout={holdout}.\n"
+            "Training, validation and test need a picture each; holdout is a share above 0 and below 0.5."
         )
     found.sort(key=lambda path: hashlib.sha256(path.relative_to(folders[0]).as_posix().encode()).digest())
     share = min(max(1, round(holdout * len(found))), (len(found) - 1) // 2)
@@ -143,12 +139,15 @@ def read_depth(path: Path, of: Path, size: tuple[int, ...]) -> Floats:
         raise ImageError(path, f"this depth map and its picture {of} differ in size: {sizes}", "Both must show the same view.")
     known = np.isfinite(depth) & (depth > 0)
     farthest = float(depth[known].max()) if known.any() else 1.0
-    return np.where(known, depth / np.float32(farthest), np.float32(1))
+    return np.asarray(np.where(known, depth / np.float32(farthest), np.float32(1)))
 
 
 def guessed_depth(clear: npt.NDArray[Any], rng: np.random.Generator) -> Floats:
-    """A plausible depth (H, W) for a picture without one: near at the bottom, far at the top, a step for each of its coloured regions, smooth
-    unevenness; bright even regions at the top are the sky. Farthest 1, sky SKY_DEPTH. No estimate: haze needs depth that goes with the picture."""
+    """A plausible depth (H, W) for a picture without one; the farthest is 1, the sky SKY_DEPTH.
+
+    Near at the bottom, far at the top, one distance mixed in for each of its coloured regions, smooth unevenness; bright even regions
+    at the top are the sky. It is no estimate: haze only needs a depth that goes along with the picture.
+    """
     height, width = clear.shape[:2]
     scale = 64 / max(height, width)
     rows, columns = max(4, round(height * scale)), max(4, round(width * scale))
@@ -178,18 +177,16 @@ def guessed_depth(clear: npt.NDArray[Any], rng: np.random.Generator) -> Floats:
 
 
 def _depth_of(picture: Path, folder: Path | None) -> Path | None:
-    names = [picture.stem + end for end in ("_depth.npy", "_depth.npz", "_depth.png", ".npy", ".npz")]
-    places = (
-        [folder / name for name in (*names, picture.stem + ".png")] if folder is not None else [picture.parent / name for name in names]
-    )
+    ends = ("_depth.npy", "_depth.npz", "_depth.png", ".npy", ".npz", *((".png",) if folder is not None else ()))
+    places = [(folder or picture.parent) / (picture.stem + end) for end in ends]
     return next((place for place in places if place.is_file()), None)
 
 
 def _unit(picture: npt.NDArray[Any]) -> Floats:
-    return picture / np.float32(255) if picture.dtype == np.uint8 else np.asarray(picture, np.float32)
+    return np.asarray(picture / np.float32(255) if picture.dtype == np.uint8 else picture, np.float32)
 
 
 def _sample(clear: Floats, depth: Floats, haze: Haze, rng: np.random.Generator, name: str) -> Sample:
     hazy = haze.apply(clear, depth, rng)
-    hazy, clear = (np.rint(np.clip(picture, 0, 1) * 255).astype(np.uint8) for picture in (hazy, clear))
-    return {"hazy": as_tensor(hazy), "clear": as_tensor(clear), "name": name}
+    levels = [np.rint(np.clip(picture, 0, 1) * 255).astype(np.uint8) for picture in (hazy, clear)]
+    return {"hazy": as_tensor(levels[0]), "clear": as_tensor(levels[1]), "name": name}

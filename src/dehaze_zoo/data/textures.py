@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import colorsys
 import functools
+import itertools
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import cv2
 import numpy as np
@@ -12,7 +14,7 @@ import numpy.typing as npt
 
 Floats = npt.NDArray[np.float32]
 Texture = npt.NDArray[np.uint8]
-Colour = Sequence[float]
+Colour = Sequence[float] | Floats
 Rng = np.random.Generator
 SIDE = 256
 
@@ -67,7 +69,7 @@ def wood_colour(rng: Rng) -> Floats:
 def plain(rng: Rng, base: Colour, uneven: float = 0.04, grain: float = 0.02) -> Texture:
     """Paint, plaster, plastic: broad unevenness and a fine grain, relative to the base."""
     field = 1 + uneven * noise(rng, 3) + grain * noise(rng, 0)
-    return _bytes(np.asarray(base, np.float32) * field[..., None])
+    return to_bytes(np.asarray(base, np.float32) * field[..., None])
 
 
 def wood(rng: Rng, base: Colour | None = None, planks: int | None = None) -> Texture:
@@ -78,7 +80,7 @@ def wood(rng: Rng, base: Colour | None = None, planks: int | None = None) -> Tex
     shade = np.ones((SIDE, SIDE), np.float32)
     if planks:
         edges = np.linspace(0, SIDE, planks + 1).astype(int)
-        for top, bottom in zip(edges[:-1], edges[1:], strict=True):
+        for top, bottom in itertools.pairwise(edges):
             grain[top:bottom] = np.roll(grain[top:bottom], int(rng.integers(SIDE)), 1)
             cut = int(rng.integers(SIDE))
             shade[top:bottom, :cut] *= rng.uniform(0.75, 1.2)
@@ -86,7 +88,7 @@ def wood(rng: Rng, base: Colour | None = None, planks: int | None = None) -> Tex
             shade[top : top + 1] *= 0.5
             shade[top:bottom, cut : cut + 1] *= 0.6
     tint = np.array([1.0, 1.1, 1.25], np.float32) * 0.6  # grain is darker and redder
-    return _bytes(base * (shade[..., None] * (1 + grain[..., None] * tint)))
+    return to_bytes(base * (shade[..., None] * (1 + grain[..., None] * tint)))
 
 
 def tiles(rng: Rng, base: Colour, count: int = 4, joint: int = 3, brick: bool = False) -> Texture:
@@ -97,12 +99,11 @@ def tiles(rng: Rng, base: Colour, count: int = 4, joint: int = 3, brick: bool = 
     row = y // high % rows
     x = (x + (row % 2) * (wide // 2) * brick) % SIDE
     each = rng.normal(0, 0.09 if brick else 0.035, (rows, columns, 1)) + rng.normal(0, 0.03 if brick else 0.008, (rows, columns, 3))
-    surface = np.asarray(base, np.float32) * (
-        1 + each[row, x // wide % columns] + 0.05 * noise(rng, 2)[..., None] + 0.04 * noise(rng, 0)[..., None]
-    )
+    uneven = 0.05 * noise(rng, 2) + 0.04 * noise(rng, 0)
+    surface = np.asarray(base, np.float32) * (1 + each[row, x // wide % columns] + uneven[..., None])
     gap = (y % high < joint) | (x % wide < joint)
     surface[gap] = rng.uniform(0.35, 0.8) * (0.5 + 0.5 * np.asarray(base, np.float32).mean()) + 0.03 * noise(rng, 0)[gap][:, None]
-    return _bytes(surface)
+    return to_bytes(surface)
 
 
 def fabric(rng: Rng, base: Colour | None = None) -> Texture:
@@ -130,14 +131,14 @@ def fabric(rng: Rng, base: Colour | None = None) -> Texture:
     for c in range(3):
         ground_colour = first[c] + sharp * (second[c] - first[c])
         surface[..., c] = (ground_colour + sharp2 * (third[c] - ground_colour)) * weave
-    return _bytes(surface)
+    return to_bytes(surface)
 
 
 def stone(rng: Rng, base: Colour | None = None) -> Texture:
     """Marble, granite, concrete: veins where a cloud field crosses zero, and specks."""
     base = colour(rng, (0.0, 0.2), (0.0, 0.3), (0.25, 0.95)) if base is None else np.asarray(base, np.float32)
     veins = np.exp(-np.abs(noise(rng, 3)) * rng.uniform(4, 12)) * rng.uniform(-0.5, 0.3)
-    return _bytes(base * (1 + veins + rng.uniform(0.02, 0.12) * noise(rng, 1) + 0.06 * noise(rng, 2))[..., None])
+    return to_bytes(base * (1 + veins + rng.uniform(0.02, 0.12) * noise(rng, 1) + 0.06 * noise(rng, 2))[..., None])
 
 
 def books(rng: Rng) -> Texture:
@@ -163,7 +164,7 @@ def books(rng: Rng) -> Texture:
         sheet[floor - 5 : floor] = board
         sheet[floor - high : floor - high + 8] *= np.linspace(0.3, 0.9, 8, dtype=np.float32)[:, None, None]
     sheet[:, :5] = sheet[:, -5:] = board
-    return _bytes(sheet * (1 + 0.04 * noise(rng, 1)[..., None]))
+    return to_bytes(sheet * (1 + 0.04 * noise(rng, 1)[..., None]))
 
 
 def panels(rng: Rng, surface: Callable[[], Texture], rows: int, columns: int) -> Texture:
@@ -184,7 +185,7 @@ def panels(rng: Rng, surface: Callable[[], Texture], rows: int, columns: int) ->
                 part[:, -3:] *= 1.25
             side = left + wide // 2 if rows > columns else left + (wide - inset if column % 2 == 0 else inset)
             cv2.circle(sheet, (side, top + high // 2), 5, metal.tolist(), -1)
-    return np.clip(sheet, 0, 255).astype(np.uint8)
+    return to_bytes(sheet / 255)
 
 
 def painting(rng: Rng) -> Texture:
@@ -206,7 +207,7 @@ def painting(rng: Rng) -> Texture:
         mount = frame + int(rng.integers(10, 40))
         cv2.rectangle(sheet, (0, 0), (SIDE - 1, SIDE - 1), (0.9, 0.88, 0.84), 2 * mount)
     cv2.rectangle(sheet, (0, 0), (SIDE - 1, SIDE - 1), (wood_colour(rng) * rng.choice((0.4, 1.0))).tolist(), 2 * frame)
-    return _bytes(sheet)
+    return to_bytes(sheet)
 
 
 def window(rng: Rng) -> Texture:
@@ -229,7 +230,7 @@ def window(rng: Rng) -> Texture:
         cv2.line(sheet, (SIDE * k // 4, 0), (SIDE * k // 4, SIDE), sash, 5)
     cv2.line(sheet, (0, SIDE // 2), (SIDE, SIDE // 2), sash, 5)
     cv2.rectangle(sheet, (0, 0), (SIDE - 1, SIDE - 1), sash, 18)
-    return _bytes(sheet)
+    return to_bytes(sheet)
 
 
 def curtain(rng: Rng) -> Texture:
@@ -237,7 +238,7 @@ def curtain(rng: Rng) -> Texture:
     x = np.linspace(0, 2 * np.pi, SIDE, endpoint=False, dtype=np.float32)
     folds = np.sin(int(rng.integers(4, 10)) * x + 1.5 * np.sin(2 * x + rng.uniform(0, 6))) + 0.4 * np.sin(int(rng.integers(14, 24)) * x)
     cloth = fabric(rng).astype(np.float32) if rng.random() < 0.5 else np.full((SIDE, SIDE, 3), 235, np.float32)
-    return np.clip(cloth * (0.85 + 0.18 * folds)[None, :, None], 0, 255).astype(np.uint8)
+    return to_bytes(cloth / 255 * (0.85 + 0.18 * folds)[None, :, None])
 
 
 def foliage(rng: Rng, solid: bool = False) -> Texture:
@@ -247,13 +248,13 @@ def foliage(rng: Rng, solid: bool = False) -> Texture:
         base = colour(rng, (0.92, 1.13), (0.4, 0.85), (0.3, 0.8))  # autumn, blossom
     fine, coarse = noise(rng, 1), noise(rng, 2)
     shade = np.clip(0.75 + 0.4 * fine + 0.35 * coarse, 0.05, 2.2)[..., None]
-    sheet = _bytes(base * shade + np.clip(fine - 1.6, 0, 1)[..., None] * 0.3)
+    sheet = to_bytes(base * shade + np.clip(fine - 1.6, 0, 1)[..., None] * 0.3)
     if solid:
         return sheet
     y, x = np.mgrid[-1 : 1 : SIDE * 1j, -1 : 1 : SIDE * 1j]
     outline = 0.85 - np.sqrt(x * x + y * y) + 0.16 * noise(rng, 3) + 0.1 * coarse
     alpha = np.where((outline > 0) & (fine + 3.5 * outline > -0.3), 255, 0).astype(np.uint8)
-    return np.dstack([sheet, alpha])
+    return np.asarray(np.dstack([sheet, alpha]))
 
 
 def facade(rng: Rng) -> Texture:
@@ -272,7 +273,7 @@ def facade(rng: Rng) -> Texture:
             sheet[top : top + high // 2, left : left + wide // 2] = pane
             cv2.rectangle(sheet, (left, top), (left + wide // 2, top + high // 2), trim.tolist(), 2)
             cv2.line(sheet, (left + wide // 4, top), (left + wide // 4, top + high // 2), trim.tolist(), 1)
-    return _bytes(sheet)
+    return to_bytes(sheet)
 
 
 def ground(rng: Rng) -> Texture:
@@ -280,7 +281,7 @@ def ground(rng: Rng) -> Texture:
     kind = rng.integers(5)
     if kind == 0:
         base = colour(rng, (0.18, 0.32), (0.35, 0.7), (0.25, 0.55))
-        return _bytes(base * np.clip(1 + 0.25 * noise(rng, 0) + 0.22 * noise(rng, 1) + 0.15 * noise(rng, 3), 0.1, 2)[..., None])
+        return to_bytes(base * np.clip(1 + 0.25 * noise(rng, 0) + 0.22 * noise(rng, 1) + 0.15 * noise(rng, 3), 0.1, 2)[..., None])
     if kind == 1:
         return stone(rng, colour(rng, (0.05, 0.12), (0.2, 0.5), (0.35, 0.85)))
     if kind == 2:
@@ -314,5 +315,7 @@ def things(rng: Rng) -> Texture:
     return plain(rng, any_colour(rng), 0.06, 0.02)
 
 
-def _bytes(sheet: npt.NDArray[np.floating]) -> Texture:
-    return np.clip(np.asarray(sheet, np.float32) * np.float32(255), 0, 255).astype(np.uint8)
+def to_bytes(sheet: npt.NDArray[Any]) -> Texture:
+    """Values of the range 1, clipped."""
+    levels: Texture = np.clip(np.asarray(sheet, np.float32) * np.float32(255), 0, 255).astype(np.uint8)
+    return levels
