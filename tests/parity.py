@@ -37,7 +37,7 @@ def fill(key: str, shape: list[int], gain: float) -> Tensor:
     """One entry from its key and shape alone."""
     if key.endswith("num_batches_tracked"):
         return torch.tensor(100)
-    values = np.random.RandomState(zlib.crc32(key.encode())).standard_normal(tuple(shape))  # noqa: NPY002  # its streams are frozen
+    values = np.random.RandomState(zlib.crc32(key.encode())).standard_normal(tuple(shape))  # its streams are frozen
     leaf = key.rsplit(".", 1)[-1]
     if leaf == "running_var":
         values = 1.0 + 0.1 * np.abs(values)
@@ -58,12 +58,13 @@ def fill(key: str, shape: list[int], gain: float) -> Tensor:
 
 def image(seed: int, height: int, width: int) -> Tensor:
     """A smooth noisy RGB image in [0, 1], float32 (1, 3, H, W)."""
-    random = np.random.RandomState(seed)  # noqa: NPY002
+    random = np.random.RandomState(seed)
     rows, columns = np.mgrid[0:height, 0:width] / float(max(height, width))
     picture = np.zeros((3, height, width))
     for channel in picture:
         for _ in range(6):
-            down, across, phase, strength = random.uniform(-12, 12), random.uniform(-12, 12), random.uniform(0, 6.28), random.uniform(0.2, 1)
+            down, across = random.uniform(-12, 12), random.uniform(-12, 12)
+            phase, strength = random.uniform(0, 6.28), random.uniform(0.2, 1)
             channel += strength * np.sin(down * rows * 6.28 + across * columns * 6.28 + phase)
         channel += 0.3 * random.standard_normal((height, width))
     picture = (picture - picture.min()) / (picture.max() - picture.min())

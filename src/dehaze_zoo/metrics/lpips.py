@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import torch
@@ -28,12 +29,12 @@ class LPIPS(nn.Module):
         super().__init__()
         if backbone not in BACKBONES:
             raise UsageError(f"LPIPS has no backbone {backbone!r}. {near_misses(backbone, BACKBONES)}")
+        state = _downloaded(backbone) if weights is None else _read(Path(weights))
         from torchmetrics.functional.image.lpips import _NoTrainLpips  # the public class always downloads and refuses unclamped images
 
         self.network = _NoTrainLpips(net=backbone, pnet_rand=True)  # type: ignore[arg-type]
-        state = _downloaded(backbone) if weights is None else _read(Path(weights))
         # torchmetrics files layer i of torchvision's ``features`` under the slice that holds it, by the same number.
-        wanted = {f"net.{key}": "features." + key.split(".", 1)[1] for key in self.network.net.state_dict()}
+        wanted = {f"net.{key}": re.sub(r"^slices?\.?\d+\.", "features.", key) for key in self.network.net.state_dict()}
         missing = [name for name in wanted.values() if name not in state]
         if missing:
             raise UsageError(

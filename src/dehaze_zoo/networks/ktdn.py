@@ -132,7 +132,8 @@ class KTDN(nn.Module):
 
 
 def _encoder(pretrained: bool | str | Path) -> nn.Module:
-    encoder: nn.Module = timm.create_model(ENCODER, features_only=True, out_indices=(1, 2, 3))
+    # Not zero_init_last, timm's habit: no gradient would reach the residual branches at the first step.
+    encoder: nn.Module = timm.create_model(ENCODER, features_only=True, out_indices=(1, 2, 3), zero_init_last=False)
     if pretrained is False:
         return encoder
     path = _fetched() if pretrained is True else str(pretrained)
