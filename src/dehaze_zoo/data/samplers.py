@@ -21,7 +21,7 @@ class Token(NamedTuple):
 
 def generator(seed: int, stream: str, *where: int) -> np.random.Generator:
     """The random numbers of one sample: the same in every worker, on every rank, after a resume. Streams of other names are others."""
-    return np.random.default_rng(np.random.SeedSequence([seed % 2**63, zlib.crc32(stream.encode()), *where]))
+    return np.random.default_rng(np.random.SeedSequence([seed % 2**63, zlib.crc32(stream.encode()), len(where), *where]))
 
 
 class EpochSampler(Sampler[Token]):

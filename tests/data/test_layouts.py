@@ -1,0 +1,151 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import data_minis as minis
+from dehaze_zoo.data.images import SUFFIXES as READABLE
+from dehaze_zoo.data.layouts import LAYOUTS, SUFFIXES, Pair, find_pairs, find_root, hold_out, layout_of, pair_folders
+from dehaze_zoo.errors import UsageError
+from support import shared_dir
+
+
+@pytest.mark.parametrize("name", minis.MINIS)
+def test_every_layout_is_recognised(tmp_path: Path, name: str) -> None:
+    make, set_name, expected = minis.MINIS[name]
+    make(tmp_path)
+    for split, count in expected.items():
+        found = find_pairs(set_name, tmp_path, split)
+        assert len(found.strict()) == count
+        assert all(pair.hazy.is_file() and pair.clear.is_file() for pair in found.pairs)
+        assert find_pairs(set_name, tmp_path, "val") == find_pairs(set_name, tmp_path, "test") if "test" in expected else True
+    for split in {"train", "test"} - set(expected):
+        with pytest.raises(UsageError, match=f"no {split} pairs"):
+            find_pairs(set_name, tmp_path, split)
+
+
+def test_official_names_are_paired(tmp_path: Path) -> None:
+    minis.reside_outdoor(tmp_path)
+    indoor = {p.name: (p.clear.name, p.scene) for p in find_pairs("reside_indoor", tmp_path, "train").pairs}
+    assert indoor["1_1_0.91179.png"] == ("1.png", "1")
+    assert indoor["11_2_0.92179.png"] == ("11.png", "11")
+    train = {p.name: p.clear.name for p in find_pairs("reside_outdoor", tmp_path, "train").pairs}
+    assert train["part2/0001_0.8_0.24.jpg"] == "0001.jpg"
+    test = {p.name: p.clear.name for p in find_pairs("reside_outdoor", tmp_path, "test").pairs}
+    assert test == {"0001_0.8_0.2.jpg": "0001.png", "0002_1_0.12.jpg": "0002.png"}
+
+
+def test_roles_in_names_and_the_longest_partner(tmp_path: Path) -> None:
+    minis.folders(tmp_path / "h", tmp_path / "c", [("x_1_2.png", "x_1.png"), ("x_2.png", "x.png"), ("01_hazy.png", "01_GT.jpg")])
+    assert {p.name: p.clear.name for p in pair_folders(tmp_path / "h", tmp_path / "c").pairs} == {
+        "x_1_2.png": "x_1.png",
+        "x_2.png": "x.png",
+        "01_hazy.png": "01_GT.jpg",
+    }
+
+
+def test_of_two_clear_pictures_the_lossless_one(tmp_path: Path) -> None:
+    minis.folders(tmp_path / "h", tmp_path / "c", [("a.jpg", "a.jpg"), ("a.jpg", "a.png")])
+    assert [p.clear.name for p in pair_folders(tmp_path / "h", tmp_path / "c").pairs] == ["a.png"]
+
+
+def test_missing_partners_are_named_and_the_rest_is_there(tmp_path: Path) -> None:
+    minis.flat_sots(tmp_path)
+    (tmp_path / "gt" / "1401.png").unlink()
+    found = find_pairs("reside_indoor", tmp_path, "test")
+    assert len(found.pairs) == 3
+    assert [(p.kind, p.file.name) for p in found.problems] == [("missing_partner", f"1401_{k}.png") for k in (1, 10, 2)]
+    with pytest.raises(UsageError, match=r"3 of 6 hazy pictures .* 1401_1.png, 1401_10.png, 1401_2.png"):
+        found.strict()
+
+
+def test_wrong_places_say_what_was_looked_for(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"(?s)hazy\|haze.*gt\|clear.*no folders.*data.root"):
+        find_pairs("reside_indoor", tmp_path, "test")
+    (tmp_path / "pictures").mkdir()
+    with pytest.raises(UsageError, match=r"Found: .*pictures"):
+        find_pairs("haze4k", tmp_path, "train")
+    minis.haze4k(tmp_path)
+    (tmp_path / "copy").mkdir()
+    minis.haze4k(tmp_path / "copy")
+    with pytest.raises(UsageError, match="more than one place"):
+        find_pairs("haze4k", tmp_path, "train")
+    (tmp_path / "set" / "hazy").mkdir(parents=True)
+    (tmp_path / "set" / "gt").mkdir()
+    with pytest.raises(UsageError, match="hazy pictures holds no picture"):
+        find_pairs("folder", tmp_path / "set", "test")
+    with pytest.raises(UsageError, match="clear pictures does not exist"):
+        pair_folders(tmp_path / "Haze4K" / "test" / "haze", tmp_path / "nowhere")
+
+
+def test_links_in_a_circle_and_linked_folders(tmp_path: Path) -> None:
+    minis.flat_sots(tmp_path / "there")
+    (tmp_path / "there" / "hazy" / "again").symlink_to(tmp_path / "there" / "hazy")
+    (tmp_path / "here").mkdir()
+    for name in ("hazy", "gt"):
+        (tmp_path / "here" / name).symlink_to(tmp_path / "there" / name)
+    assert len(find_pairs("reside_indoor", tmp_path / "here", "test").strict()) == 6
+
+
+def test_find_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DEHAZE_ZOO_DATA", raising=False)
+    assert find_root("haze4k", tmp_path) == tmp_path
+    with pytest.raises(UsageError, match=r"(?s)haze4k.*data.root=DIR.*https://"):
+        find_root("haze4k", None)
+    with pytest.raises(UsageError, match="none does not exist"):
+        find_root("haze4k", tmp_path / "none")
+    with pytest.raises(UsageError, match=r"data.hazy=DIR data.clear=DIR"):
+        find_root("folder", None)
+    (tmp_path / "haze4k").mkdir()
+    monkeypatch.setenv("DEHAZE_ZOO_DATA", str(tmp_path))
+    assert find_root("haze4k", None) == tmp_path / "haze4k"
+    with pytest.raises(UsageError, match=r"rs_haze does not exist \(\$DEHAZE_ZOO_DATA"):
+        find_root("rs_haze", None)
+    with pytest.raises(UsageError, match="Did you mean haze4k"):
+        layout_of("haze4")
+
+
+def pairs_of(scenes: int, each: int) -> list[Pair]:
+    return [Pair(Path(f"h/{s}_{k}.png"), Path(f"c/{s}.png"), str(s), f"{s}_{k}.png") for s in range(scenes) for k in range(each)]
+
+
+def test_whole_scenes_are_held_out() -> None:
+    pairs = pairs_of(20, 3)
+    train, held = hold_out(pairs, 0.1)
+    assert len(held) == 6
+    assert not {p.scene for p in train} & {p.scene for p in held}
+    assert hold_out(pairs[::-1], 0.1)[1] == held[::-1]
+    assert {p.scene for p in hold_out(pairs, [3, "7"])[1]} == {"3", "7"}
+    assert len({p.scene for p in hold_out(pairs_of(2, 1), 0.1)[1]}) == 1
+    for wrong, says in ((0, "share"), (1.0, "share"), (["33"], "no scene '33'"), (list(range(20)), "leaves 0 pairs")):
+        with pytest.raises(UsageError, match=says):
+            hold_out(pairs, wrong)
+    with pytest.raises(UsageError, match="at least one scene"):
+        hold_out(pairs_of(1, 5), 0.5)
+
+
+def test_records_are_complete() -> None:
+    published = {"reside_indoor": (13_990, 500), "reside_outdoor": (313_950, 500), "haze4k": (3_000, 1_000), "rs_haze": (51_300, 2_700)}
+    for name, counts in published.items():
+        layout = LAYOUTS[name]
+        assert (layout.splits["train"].pairs, layout.splits["test"].pairs) == counts
+        assert layout.source.startswith("https://")
+        assert layout.licence
+        assert layout.citation
+    assert set(READABLE) >= SUFFIXES
+
+
+def test_nothing_heavy_is_imported() -> None:
+    code = (
+        "import sys, dehaze_zoo.data.layouts; print([m for m in ('torch', 'cv2', 'numpy', 'PIL', 'pytorch_lightning') if m in sys.modules])"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+
+
+def test_the_real_subset() -> None:
+    found = find_pairs("reside_indoor", shared_dir() / "data" / "sots_indoor_subset", "test")
+    assert len(found.strict()) == 80
+    assert {p.scene for p in found.pairs} == {str(s) for s in range(1400, 1408)}
