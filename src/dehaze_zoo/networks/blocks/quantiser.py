@@ -1,0 +1,105 @@
+"""Vector quantisation by nearest code, and the terms that train it (van den Oord et al. 2017; Esser et al., "VQGAN", CVPR 2021).
+
+Codes are found by index and in pieces: neither the one-hot matrix nor the whole matrix of distances ever exists.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dehaze_zoo.errors import UsageError
+
+PIECE = 4096
+"""Features whose distances to all codes are held at a time."""
+
+
+class VectorQuantiser(nn.Module):
+    """A codebook of ``size`` codes of ``width`` channels."""
+
+    def __init__(self, size: int, width: int) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(size, width)
+        nn.init.uniform_(self.embedding.weight, -1 / size, 1 / size)
+
+    @torch.no_grad()
+    def codes(self, features: Tensor, factor: Tensor | None = None) -> Tensor:
+        """Index of the nearest code for features (B, C, h, w): int64 (B, h, w).
+
+        ``factor`` (codes,) multiplies the squared distance to each code (RIDCP's matching, equation 5).
+        """
+        b, _, h, w = features.shape
+        book = self.embedding.weight.float()
+        with torch.autocast(features.device.type, enabled=False):  # half precision would pick other codes
+            book_norm = book.square().sum(1)
+            found = []
+            for image in features.flatten(2):
+                for start in range(0, h * w, PIECE):
+                    piece = image[:, start : start + PIECE].float().t()
+                    distance = torch.addmm(book_norm, piece, book.t(), alpha=-2).add_(piece.square().sum(1, keepdim=True))
+                    found.append((distance if factor is None else distance.mul_(factor)).argmin(1))
+        return torch.cat(found).view(b, h, w)
+
+    def lookup(self, codes: Tensor) -> Tensor:
+        """The codes' vectors: (B, h, w) to (B, C, h, w). Raises UsageError for a code that the codebook does not have."""
+        size = self.embedding.num_embeddings
+        if not torch.compiler.is_compiling() and codes.numel() and (int(codes.min()) < 0 or int(codes.max()) >= size):
+            raise UsageError(f"codes reach from {int(codes.min())} to {int(codes.max())}; this codebook has 0 to {size - 1}")
+        return F.embedding(codes, self.embedding.weight).permute(0, 3, 1, 2)
+
+    def forward(self, features: Tensor, factor: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """(vectors of the nearest codes (B, C, h, w), codes (B, h, w)); the gradient goes straight through to the features."""
+        codes = self.codes(features, factor)
+        vectors = F.embedding(codes, self.embedding.weight).permute(0, 3, 1, 2)
+        return (features + (vectors - features).detach() if features.requires_grad else vectors), codes
+
+
+class MatchingQuantiser(VectorQuantiser):
+    """A codebook with matching weights: distances are multiplied by exp(alpha f) (RIDCP, section 3.3).
+
+    ``frequency_gap`` is f = P_haze - P_clear, the difference of how often each code is used on hazy and on clear images, in the
+    paper's sign: a positive alpha shuns the codes of haze. All zero means that there are none. ``alpha`` is the default.
+    """
+
+    frequency_gap: Tensor
+    alpha: Tensor
+
+    def __init__(self, size: int, width: int) -> None:
+        super().__init__(size, width)
+        self.register_buffer("frequency_gap", torch.zeros(size))
+        self.register_buffer("alpha", torch.zeros(()))
+
+    def factor(self, alpha: float | None) -> Tensor | None:
+        """exp(alpha f), (codes,), or None where it is 1 throughout. Raises UsageError for an alpha that cannot be followed."""
+        if alpha is None:
+            return (self.alpha * self.frequency_gap).exp()
+        if not math.isfinite(alpha):
+            raise UsageError(f"alpha is {alpha}: give a finite number (0 is plain nearest code, 21.25 the published strength)")
+        if alpha == 0:
+            return None
+        if not self.frequency_gap.any():
+            raise UsageError(
+                f"alpha={alpha:g} was asked of RIDCP weights that hold no matching weights\n"
+                "leave alpha out (or 0), or acquire them: python -m dehaze_zoo.ridcp_matching checkpoint=FILE clear=DIR hazy=DIR"
+            )
+        return (alpha * self.frequency_gap).exp()
+
+
+def codebook_loss(features: Tensor, vectors: Tensor) -> Tensor:
+    """Stage 1: mean((sg(z) - e)^2) + 0.25 mean((z - sg(e))^2) for features z and their codes' vectors e (B, C, h, w), ``lookup``'s."""
+    return F.mse_loss(vectors, features.detach()) + 0.25 * F.mse_loss(features, vectors.detach())
+
+
+def gram(features: Tensor) -> Tensor:
+    """Channel correlations F^T F / (h w): (B, C, h, w) to (B, C, C)."""
+    flat = features.flatten(2)
+    return flat @ flat.transpose(1, 2) / flat.shape[2]
+
+
+def code_and_gram_loss(features: Tensor, target: Tensor) -> Tensor:
+    """Stage 2: 0.25 mean((z - z_gt)^2) + mean((gram(z) - gram(z_gt))^2); z before quantisation, z_gt the clear image's vectors."""
+    target = target.detach()
+    return 0.25 * F.mse_loss(features, target) + F.mse_loss(gram(features), gram(target))

@@ -1,0 +1,336 @@
+"""RIDCP: dehazing by a codebook of high-quality features. Wu et al., CVPR 2023 (arXiv:2304.03994).
+
+Stage 1 (``VQGAN``) learns a codebook and a decoder on clear images. Stage 2 (``RIDCP``) keeps both, frozen, and learns an encoder
+that finds the clear codes in a hazy image, and a second decoder aligned to the first. Attribute names follow the authors' checkpoints.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from dehaze_zoo.errors import UsageError
+from dehaze_zoo.networks.blocks.alignment import Alignment
+from dehaze_zoo.networks.blocks.neighbourhood import NeighbourhoodAttention
+from dehaze_zoo.networks.blocks.padding import crop_to, extend_mirror, padded_size
+from dehaze_zoo.networks.blocks.quantiser import MatchingQuantiser, VectorQuantiser
+from dehaze_zoo.networks.blocks.swin import ResidualGroup, WindowAttention
+from dehaze_zoo.networks.registry import register_model
+
+PUBLISHED_ALPHA = 21.25
+"""The strength that the authors found for their matching weights."""
+
+MULTIPLE = 32
+"""Sides of what the inner networks take: windows of 8 on a grid of a quarter."""
+
+
+class Norm(nn.Module):
+    """GroupNorm of 32 groups."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm = nn.GroupNorm(32, width, eps=1e-6)  # one level down, as in the checkpoints' names
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(x)  # type: ignore[no-any-return]
+
+
+class ResBlock(nn.Module):
+    """x + (norm, SiLU, 3x3 convolution) twice."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        halves = [[Norm(width), nn.SiLU(), nn.Conv2d(width, width, 3, padding=1)] for _ in range(2)]
+        self.conv = nn.Sequential(*halves[0], *halves[1])
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.conv(x)  # type: ignore[no-any-return]
+
+
+def _down(width: int) -> nn.Sequential:
+    return nn.Sequential(nn.Conv2d(width, 2 * width, 3, stride=2, padding=1), ResBlock(2 * width), ResBlock(2 * width))
+
+
+def _up(width: int) -> nn.Sequential:
+    conv = nn.Conv2d(width, width // 2, 3, padding=1)
+    return nn.Sequential(nn.Upsample(scale_factor=2), conv, ResBlock(width // 2), ResBlock(width // 2))
+
+
+class TransformerGroups(nn.Module):
+    """The four residual groups of six blocks at the end of stage 2's encoder."""
+
+    def __init__(self, attention: Callable[[int], nn.Module]) -> None:
+        super().__init__()
+        self.swin_blks = nn.ModuleList(ResidualGroup(256, 6, attention) for _ in range(4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        for group in self.swin_blks:
+            x = group(x)
+        return x
+
+
+class Encoder(nn.Module):
+    """Image (B, 3, H, W), sides multiples of 4, to features (B, 256, H/4, W/4)."""
+
+    def __init__(self, attention: Callable[[int], nn.Module] | None = None) -> None:
+        super().__init__()
+        self.in_conv = nn.Conv2d(3, 64, 4, padding=1)
+        self.blocks = nn.ModuleList([_down(64), _down(128)])
+        if attention is not None:
+            self.blocks.append(TransformerGroups(attention))
+
+    def forward(self, image: Tensor) -> Tensor:
+        x: Tensor = self.in_conv(image)
+        for block in self.blocks:
+            x = block(x)
+        return x
+
+
+class DecoderStep(nn.Module):
+    """Doubles the sides and halves the channels."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.block = _up(width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.block(x)  # type: ignore[no-any-return]
+
+
+class AlignedDecoder(nn.Module):
+    """Stage 2's decoder: its steps (``upsampler``), each followed by the alignment to the frozen decoder's output of that step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.upsampler = nn.ModuleList([_up(256), _up(128)])
+        self.warp = nn.ModuleList([Alignment(128), Alignment(64)])
+
+
+class AfterQuantisation(nn.Module):
+    """512 channels of the codebook to the decoder's 256."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(512, 256, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(x)  # type: ignore[no-any-return]
+
+
+class Reconstruction(NamedTuple):
+    """What stage 1 makes of an image, for its losses."""
+
+    image: Tensor
+    """(B, 3, H, W), unclamped."""
+    features: Tensor
+    """(B, 512, H/4, W/4) before quantisation."""
+    vectors: Tensor
+    """The codes' vectors, same shape; gradients reach the codebook through them, and nothing else."""
+    codes: Tensor
+    """int64 (B, H/4, W/4)."""
+
+
+class VQGAN(nn.Module):
+    """Stage 1: encoder, codebook of ``codebook_size`` x 512, decoder. VQ-VAE is the same network with another recipe.
+
+    ``net(image)``: (B, 3, H, W) RGB in [0, 1] to its reconstruction, unclamped; any H, W >= 1, mirrored inside to multiples of 32.
+    """
+
+    def __init__(self, codebook_size: int = 1024) -> None:
+        super().__init__()
+        self.multiscale_encoder = Encoder()
+        self.before_quant_group = nn.ModuleList([nn.Conv2d(256, 512, 1)])
+        self.quantize_group = nn.ModuleList([VectorQuantiser(codebook_size, 512)])
+        self.after_quant_group = nn.ModuleList([AfterQuantisation()])
+        self.decoder_group = nn.ModuleList([DecoderStep(256), DecoderStep(128)])
+        self.out_conv = nn.Conv2d(64, 3, 3, padding=1)
+        self.residual_conv = nn.Conv2d(64, 3, 3, padding=1)
+        self.residual_conv.requires_grad_(False)  # published stage-1 files carry it for stage 2; nothing here uses it
+
+    def forward(self, image: Tensor) -> Tensor:
+        return crop_to(self.reconstruct(_extend(image)).image, image)
+
+    def encode(self, image: Tensor) -> Tensor:
+        """Codes of an image: int64 (B, h, w), a code for each 4 x 4 pixels of the image mirrored to multiples of 32."""
+        codes: Tensor = self.quantiser.codes(self.unquantised(_extend(image)))
+        return codes
+
+    def decode_codes(self, codes: Tensor) -> Tensor:
+        """Image (B, 3, 4h, 4w) of codes (B, h, w). Raises UsageError for a code that the codebook does not have."""
+        return self._decode(self.quantiser.lookup(codes))
+
+    def reconstruct(self, image: Tensor) -> Reconstruction:
+        """For training: image with sides that are multiples of 32, taken as it is."""
+        features = self.unquantised(image)
+        quantised, codes = self.quantiser(features)
+        return Reconstruction(self._decode(quantised), features, self.quantiser.lookup(codes), codes)
+
+    def unquantised(self, image: Tensor) -> Tensor:
+        """Features (B, 512, H/4, W/4) before quantisation, of an image with sides that are multiples of 32."""
+        features: Tensor = self.before_quant_group[0](self.multiscale_encoder(image))
+        return features
+
+    @torch.no_grad()
+    def quantised(self, image: Tensor) -> Tensor:
+        """Vectors of the image's codes (B, 512, H/4, W/4): stage 2's target. Sides as for ``reconstruct``; no gradient."""
+        vectors: Tensor = self.quantiser.lookup(self.quantiser.codes(self.unquantised(image)))
+        return vectors
+
+    @property
+    def quantiser(self) -> VectorQuantiser:
+        return self.quantize_group[0]  # type: ignore[return-value]
+
+    def _decode(self, quantised: Tensor) -> Tensor:
+        x: Tensor = self.after_quant_group[0](quantised)
+        for step in self.decoder_group:
+            x = step(x)
+        return self.out_conv(x)  # type: ignore[no-any-return]
+
+    @staticmethod
+    def import_state_dict(state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The authors' stage-1 keys to ours: without the parts that only their training or their bookkeeping used."""
+        return _without_dead_keys(state)
+
+
+class Branches(NamedTuple):
+    """What stage 2 makes of an image, for its losses."""
+
+    restored: Tensor
+    """The result (B, 3, H, W), unclamped."""
+    reconstruction: Tensor
+    """The frozen decoder's image, same shape."""
+    features: Tensor
+    """(B, 512, H/4, W/4) before quantisation."""
+    codes: Tensor
+    """int64 (B, H/4, W/4)."""
+
+
+class RIDCP(nn.Module):
+    """Stage 2. ``attention(i)`` builds the attention of the i-th block of each group; ``codebook_size`` must be stage 1's.
+
+    ``net(hazy, alpha=None)``: (B, 3, H, W) RGB in [0, 1] to restored, unclamped; any H, W >= 1, mirrored inside to at least one more
+    multiple of 32, as published. ``alpha`` sets how strongly codes of haze are shunned, in the paper's sign (positive enhances, 0 is
+    plain nearest code); by default the value stored with the matching weights, 0 without. Raises UsageError for an alpha without
+    matching weights and (as NonFiniteOffsets) for NaN in the image. The codebook and its decoder are frozen from the start.
+    """
+
+    def __init__(self, attention: Callable[[int], nn.Module], codebook_size: int = 1024) -> None:
+        super().__init__()
+        self.multiscale_encoder = Encoder(attention)
+        self.multiscale_decoder = AlignedDecoder()
+        self.before_quant_group = nn.ModuleList([nn.Conv2d(256, 512, 1)])
+        self.quantize_group = nn.ModuleList([MatchingQuantiser(codebook_size, 512)])
+        self.after_quant_group = nn.ModuleList([AfterQuantisation()])
+        self.decoder_group = nn.ModuleList([DecoderStep(256), DecoderStep(128)])
+        self.out_conv = nn.Conv2d(64, 3, 3, padding=1)
+        self.residual_conv = nn.Conv2d(64, 3, 3, padding=1)
+        for part in (self.quantize_group, self.after_quant_group, self.decoder_group, self.out_conv):
+            part.requires_grad_(False)
+
+    def forward(self, hazy: Tensor, alpha: float | None = None) -> Tensor:
+        return crop_to(self.branches(_extend(hazy, always=True), alpha).restored, hazy)
+
+    def codes(self, hazy: Tensor, alpha: float | None = None) -> Tensor:
+        """Codes of the extended image, int64 (B, (H // 32 + 1) * 8, (W // 32 + 1) * 8)."""
+        features: Tensor = self.before_quant_group[0](self.multiscale_encoder(_extend(hazy, always=True)))
+        return self.quantiser.codes(features, self.quantiser.factor(alpha))
+
+    def branches(self, image: Tensor, alpha: float | None = None) -> Branches:
+        """Both decoders' images, for an image with sides that are multiples of 32, taken as it is."""
+        x: Tensor = self.multiscale_encoder(image)
+        features: Tensor = self.before_quant_group[0](x)
+        f, codes = self.quantiser(features, self.quantiser.factor(alpha))
+        f = self.after_quant_group[0](f)
+        x = x.detach()  # the losses on the image reach the encoder through the codes alone
+        decoder = self.multiscale_decoder
+        for frozen_step, step, warp in zip(self.decoder_group, decoder.upsampler, decoder.warp, strict=True):
+            f = frozen_step(f)
+            x = warp(f, step(x))
+        return Branches(self.residual_conv(x), self.out_conv(f), features, codes)
+
+    def start_from(self, stage1: VQGAN) -> None:
+        """Takes over every weight that stage 1 has too. Raises UsageError where the codebooks differ in size."""
+        ours, theirs = (net.quantiser.embedding.num_embeddings for net in (self, stage1))
+        if ours != theirs:
+            raise UsageError(f"stage 1 has a codebook of {theirs} codes, this network one of {ours}; set codebook_size={theirs}")
+        self.load_state_dict(stage1.state_dict(), strict=False)
+
+    def set_matching(self, frequency_gap: Tensor, alpha: float) -> None:
+        """Stores matching weights f = P_haze - P_clear (codes,), the paper's sign, and the alpha to use by default.
+
+        Raises UsageError for another number of codes.
+        """
+        size = self.quantiser.embedding.num_embeddings
+        if frequency_gap.shape != (size,):
+            raise UsageError(f"matching weights of shape {tuple(frequency_gap.shape)} do not fit a codebook of {size} codes")
+        self.quantiser.frequency_gap.copy_(frequency_gap)
+        self.quantiser.alpha.fill_(alpha)
+
+    @property
+    def quantiser(self) -> MatchingQuantiser:
+        return self.quantize_group[0]  # type: ignore[return-value]
+
+    @staticmethod
+    def import_state_dict(state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The authors' keys to ours: dead ones dropped, the matching vector negated into the paper's sign, with the published alpha.
+
+        A state dict of ours passes unchanged. Without a matching vector there is none.
+        """
+        state = _without_dead_keys(state)
+        at = "quantize_group.0."
+        theirs = state.pop(at + "weight", None)
+        book = state.get(at + "embedding.weight")
+        if theirs is not None:
+            state[at + "frequency_gap"] = -theirs
+            state[at + "alpha"] = torch.tensor(PUBLISHED_ALPHA if bool(theirs.any()) else 0.0)
+        elif book is not None and at + "frequency_gap" not in state:
+            state[at + "frequency_gap"] = torch.zeros(len(book))
+            state[at + "alpha"] = torch.zeros(())
+        return state
+
+
+def _extend(image: Tensor, always: bool = False) -> Tensor:
+    """Mirrors right and below to multiples of 32; ``always`` adds at least a pixel, as RIDCP's own program does."""
+    h, w = (padded_size(side + always, MULTIPLE) for side in image.shape[-2:])
+    return extend_mirror(image, h, w)
+
+
+def _without_dead_keys(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Drops geometry (attention masks, position indices) and the parts of the semantic term."""
+    ends, starts = (".attn_mask", ".relative_position_index"), ("conv_semantic.", "vgg_feat_extractor.")
+    return {key: value for key, value in state.items() if not key.endswith(ends) and not key.startswith(starts)}
+
+
+_ORIGIN = {
+    "paper": "RIDCP: Revitalizing Real Image Dehazing via High-Quality Codebook Priors, CVPR 2023",
+    "citation": "R.-Q. Wu, Z.-P. Duan, C.-L. Guo, Z. Chai, C. Li. CVPR 2023, arXiv:2304.03994",
+    "licence": "CC BY-NC 4.0 (the authors' weights)",
+    "url": "https://github.com/RQ-Wu/RIDCP_dehazing",
+}
+
+
+@register_model(**_ORIGIN)
+def ridcp(**overrides: Any) -> RIDCP:
+    """RIDCP with shifted-window attention, 8 heads, windows of 8: 29,479,902 parameters."""
+    return RIDCP(lambda i: WindowAttention(256, 8, window=8, shift=4 * (i % 2)), **overrides)
+
+
+@register_model(**_ORIGIN)
+def ridcp_nat(**overrides: Any) -> RIDCP:
+    """RIDCP with neighbourhood attention, kernel 7, in place of the shifted windows."""
+    return RIDCP(lambda _: NeighbourhoodAttention(256, 8, kernel=7), **overrides)
+
+
+@register_model(**_ORIGIN)
+def ridcp_vqgan(**overrides: Any) -> VQGAN:
+    """Stage 1 of RIDCP, trained as a VQGAN: 6,273,542 parameters."""
+    return VQGAN(**overrides)
+
+
+@register_model(**_ORIGIN)
+def ridcp_vqvae(**overrides: Any) -> VQGAN:
+    """Stage 1 of RIDCP, trained as a plain VQ-VAE."""
+    return VQGAN(**overrides)
