@@ -46,12 +46,9 @@ def main() -> None:
             token = Token(1, position * each + k, 0)
             makings.append(seconds(lambda token=token: pairs[token]))  # type: ignore[misc]
     made, used = [1 / s for s in makings], [batch / s for s in steps]
-    print(
-        f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores; torch {torch.__version__}, {torch.get_num_threads()} threads;"
-    )
-    print(
-        f"numpy {np.__version__}, OpenCV {cv2.__version__}, 1 thread; {size}x{size} pixels, float32; training: gunet_t, batch {batch}, AdamW, CPU"
-    )
+    print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores; {size}x{size} pixels, float32")
+    print(f"pairs: numpy {np.__version__}, OpenCV {cv2.__version__}, 1 thread, 1 process")
+    print(f"training: gunet_t, batch {batch}, AdamW, CPU, torch {torch.__version__}, {torch.get_num_threads()} threads")
     print(f"pairs made a second, one process:   {spread(made)}   ({len(made)} pairs)")
     print(f"pairs trained a second, gunet_t:    {spread(used)}   ({len(used)} steps)")
     print(f"ratio of the medians:               {np.median(made) / np.median(used):.1f}")

@@ -4,6 +4,7 @@ import runpy
 import sys
 
 import pytest
+
 from support import ROOT
 
 
