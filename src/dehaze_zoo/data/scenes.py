@@ -56,7 +56,7 @@ def _developed(rng: Rng, clear: Floats, view: _View) -> Floats:
     target = rng.uniform(0.24, 0.55)
     clear = clear * np.float32(np.clip(target / max(float(np.minimum(luma, 1).mean()), 1e-3), 0.5, 2.2))
     pivot = np.float32(target)
-    clear = pivot + (clear - pivot) * np.float32(rng.uniform(1.0, 1.5))
+    clear = pivot + (clear - pivot) * np.float32(rng.uniform(1.0, 1.75))
     clear = np.clip(clear, 0, 1) ** np.float32(np.exp(rng.normal(0, 0.12)))
     grey = clear.mean(axis=2, keepdims=True)
     clear = grey + (clear - grey) * np.float32(rng.uniform(0.7, 1.35))
@@ -64,9 +64,9 @@ def _developed(rng: Rng, clear: Floats, view: _View) -> Floats:
     y = (np.arange(view.height) + view.top) / view.frame * 2 - 1
     x = (np.arange(view.width) + view.left) / view.frame_width * 2 - 1
     clear = clear * (1 - np.float32(rng.uniform(0, 0.2)) * (x[None, :] ** 2 + y[:, None] ** 2) / 2).astype(np.float32)[..., None]
-    amount = rng.uniform(-0.5, 0.6)
-    clear = clear + np.float32(amount) * (clear - cv2.GaussianBlur(clear, (0, 0), 0.8 if amount > 0 else 0.6))
-    sigma = max(0.0, rng.normal(0.004, 0.005))
+    amount = rng.uniform(-1.0, 0.3)
+    clear = clear + np.float32(amount) * (clear - cv2.GaussianBlur(clear, (0, 0), 0.8))
+    sigma = max(0.0, rng.normal(0.002, 0.004))
     if sigma:
         clear = clear + np.float32(sigma) * rng.standard_normal(clear.shape, dtype=np.float32)
     return np.clip(clear, 0, 1).astype(np.float32)
