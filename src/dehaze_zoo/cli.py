@@ -66,7 +66,27 @@ def run_verb(verb: str, job: Job, argv: list[str]) -> int:
     search, overrides = _search_path(overrides)
     if flags:
         return _through_hydra(verb, flags, search, overrides, sweep)
-    return _run(verb, job, compose(verb, overrides + search))
+    return _run(verb, job, _composed(verb, overrides + search))
+
+
+def _composed(verb: str, overrides: list[str]) -> DictConfig:
+    """The config, with the runs that its key ``before`` asks for done first, each a process of its own in run_dir/<key>."""
+    cfg = compose(verb, overrides)
+    before = cfg.get("before") or {}
+    if not before or cfg.get("plan"):
+        return cfg
+    _check_paths(cfg)
+    run_dir = os.environ.get(_RUN_DIR) or str(Path(cfg.run_dir).absolute())
+    given = [arg for arg in overrides if not arg.startswith(("experiment=", "run_dir=", "resume="))]
+    for key, own in before.items():
+        folder = Path(run_dir, str(key))
+        if not os.environ.get(_RUN_DIR):  # not in the other processes of a DDP run
+            command = [sys.executable, "-m", f"dehaze_zoo.{verb}", *given, *own, f"run_dir={_quoted(str(folder))}", "resume=auto"]
+            code = subprocess.run(command, env={**os.environ, _QUOTED: "1"}).returncode
+            if code:
+                raise UsageError(f"the run for {key} in {folder} failed (exit code {code}); it says why above.")
+        overrides = [*overrides, f"{key}={_quoted(str(folder / 'checkpoints' / 'best.ckpt'))}"]
+    return compose(verb, [*overrides, f"run_dir={_quoted(run_dir)}"])
 
 
 def _run(verb: str, job: Job, cfg: DictConfig) -> int:
