@@ -139,6 +139,9 @@ class VQGAN(nn.Module):
     ``net(image)``: (B, 3, H, W) RGB in [0, 1] to its reconstruction, unclamped; any H, W >= 1, mirrored inside to multiples of 32.
     """
 
+    LEARNT_APART = ("quantize_group.0.embedding.weight",)
+    """Learns by the codebook loss alone: the gradient of the image passes straight through."""
+
     def __init__(self, codebook_size: int = 1024) -> None:
         super().__init__()
         self.multiscale_encoder = Encoder()
@@ -160,6 +163,9 @@ class VQGAN(nn.Module):
 
     def decode_codes(self, codes: Tensor) -> Tensor:
         """Image (B, 3, 4h, 4w) of codes (B, h, w). Raises UsageError for a code that the codebook does not have."""
+        size = self.quantiser.embedding.num_embeddings
+        if codes.numel() and (int(codes.min()) < 0 or int(codes.max()) >= size):
+            raise UsageError(f"codes reach from {int(codes.min())} to {int(codes.max())}; this codebook has 0 to {size - 1}")
         return self._decode(self.quantiser.lookup(codes))
 
     def reconstruct(self, image: Tensor) -> Reconstruction:
