@@ -65,7 +65,7 @@ def test_every_layout_trains_validates_and_tests(tmp_path: Path, name: str) -> N
 
 def test_the_users_two_folders_and_held_out_scenes(tmp_path: Path) -> None:
     minis.own(tmp_path)
-    own = {"set": "folder", "hazy": str(tmp_path / "hazy"), "clear": str(tmp_path / "GT")}
+    own: dict[str, Any] = {"set": "folder", "hazy": str(tmp_path / "hazy"), "clear": str(tmp_path / "GT")}
     data = PairDataModule(**own, holdout=["pier", "lake"], **SHARED)
     assert {pair.scene for pair in data.training_set().pairs} == {"old_town", "wood"}
     assert {sample["name"] for sample in data.pairs("val")} == {"pier_hazy.jpg", "lake_hazy.jpg"}  # type: ignore[attr-defined]
