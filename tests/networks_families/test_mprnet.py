@@ -14,7 +14,7 @@ from dehaze_zoo.checkpoints.reading import load_into
 from dehaze_zoo.checkpoints.writing import write_safetensors
 from dehaze_zoo.errors import UsageError
 from dehaze_zoo.losses import CharbonnierLoss, EdgeLoss
-from dehaze_zoo.networks.mprnet import MPRNet, join, split
+from dehaze_zoo.networks.mprnet import MPRNet, SharedPReLU, join, split
 from dehaze_zoo.networks.registry import build_model
 
 
@@ -62,10 +62,25 @@ def test_a_training_step_equals_the_published_one(net: MPRNet) -> None:
     assert float(torch.stack([gradient.norm() for gradient in gradients]).norm()) == pytest.approx(figures["train_grad_norm"], rel=1e-5)
 
 
+def test_our_gradient_of_the_slope() -> None:
+    features = torch.randn(2, 3, 5, 4, dtype=torch.float64).contiguous(memory_format=torch.channels_last).requires_grad_()
+    act = SharedPReLU().double()
+    assert torch.autograd.gradcheck(lambda images, _: act(images), (features, act.weight))
+    ours = torch.autograd.grad(act(features).square().sum(), (features, act.weight))
+    wanted = torch.autograd.grad(torch.prelu(features, act.weight).square().sum(), (features, act.weight))
+    torch.testing.assert_close(ours, wanted)
+
+
 @pytest.mark.parametrize(("name", "parameters"), [("mprnet_40", 3_637_249), ("mprnet_80", 15_741_025), ("mprnet_96", 20_127_073)])
 def test_parameter_counts(name: str, parameters: int) -> None:
     with torch.device("meta"):
         assert sum(parameter.numel() for parameter in build_model(name).parameters()) == parameters
+
+
+def test_trains_in_bfloat16(net: MPRNet) -> None:
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        net(torch.rand(1, 3, 16, 16)).mean().backward()
+    assert all(parameter.grad is not None and parameter.grad.isfinite().all() for parameter in net.parameters())
 
 
 @torch.no_grad()
