@@ -72,7 +72,7 @@ every_loss = pytest.mark.parametrize("path", YAMLS, ids=lambda path: path.stem)
 def test_yaml_says_what_the_class_does(path: Path) -> None:
     kind, settings = read(path)
     assert path.read_text().startswith(f"# @package loss.{path.stem}\n")
-    assert settings.pop("weight") == 1.0
+    assert settings.pop("weight") == f"${{oc.select:model.recipe.weights.{path.stem},1.0}}"
     options = inspect.signature(kind).parameters if "__init__" in vars(kind) else {}
     assert settings == {name: option.default for name, option in options.items()}
 
