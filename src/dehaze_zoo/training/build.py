@@ -9,15 +9,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytorch_lightning as pl
-from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from pytorch_lightning.loggers.logger import Logger
 from pytorch_lightning.utilities import rank_zero_only
 
+from dehaze_zoo.checkpoints.reading import load_into
 from dehaze_zoo.errors import UsageError
 from dehaze_zoo.networks.registry import build_model
 from dehaze_zoo.outcome import Outcome
 from dehaze_zoo.training.loggers import MetricsTable
+from dehaze_zoo.training.made import made
 from dehaze_zoo.training.module import DehazingModule, Term
 from dehaze_zoo.training.placement import Placement, place
 from dehaze_zoo.training.plan import check_trainable
@@ -48,19 +49,18 @@ def train(cfg: DictConfig, run_dir: Path) -> Outcome:
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
     module = build_module(cfg)
     if cfg.init is not None:
-        from dehaze_zoo.checkpoints.reading import load_into
-
         load_into(module.network, cfg.init)
-    data = instantiate(cfg.data)
+    data = made(cfg.data)
+    if placement.ranks > 1 and len(data.val_dataloader()) < placement.ranks:
+        raise UsageError(f"fewer validation pictures than the {placement.ranks} ranks: each must judge one. Lower trainer.devices.")
     trainer = build_trainer(cfg, run_dir, placement)
-    if rank_zero_only.rank == 0:
+    if _first():
         run.write(run_dir)
         print(f"{'going on' if checkpoint else 'training'} in {run_dir}", flush=True)
     trainer.fit(module, datamodule=data, ckpt_path=None if checkpoint is None else str(checkpoint))
-    seen = {name: float(trainer.callback_metrics[f"val/{name}"]) for name in ("psnr", "ssim") if f"val/{name}" in trainer.callback_metrics}
     if trainer.is_global_zero:
-        Run(run.recipe, finished=True, figures=seen).write(run_dir)
-    return Outcome(figures=seen)
+        Run(run.recipe, finished=True, figures=module.figures).write(run_dir)
+    return Outcome(figures=module.figures)
 
 
 def build_module(cfg: DictConfig) -> DehazingModule:
@@ -71,12 +71,12 @@ def build_module(cfg: DictConfig) -> DehazingModule:
     losses = {}
     for name, loss in OmegaConf.to_container(cfg.loss, resolve=True).items():  # type: ignore[union-attr]
         weight = loss.pop("weight")  # type: ignore[union-attr]
-        losses[str(name)] = Term(instantiate(loss), weight)
-    schedule, norm = instantiate(cfg.schedule), instantiate(cfg.norm)
-    optimizer = instantiate(settings.pop("optimizer"))
-    # _partial_: objects handed through instantiate would become configs
-    build = instantiate({**settings, "_partial_": True})
-    module: DehazingModule = build(network=network, losses=losses, optimizer=optimizer, schedule=schedule, norm=norm, seed=cfg.seed)
+        losses[str(name)] = Term(made(loss), weight)
+    schedule, norm = made(cfg.schedule), made(cfg.norm)
+    optimizer = made(settings.pop("optimizer"))
+    module: DehazingModule = made(
+        settings, network=network, losses=losses, optimizer=optimizer, schedule=schedule, norm=norm, seed=cfg.seed
+    )
     return module
 
 
@@ -85,17 +85,18 @@ def build_trainer(cfg: DictConfig, run_dir: Path, placement: Placement) -> pl.Tr
     precision = cfg.trainer.precision
     if precision == "auto":
         precision = cfg.model.recipe.precision if placement.accelerator == "gpu" else "32-true"
-    norm = instantiate(cfg.norm)
-    loggers: list[Logger] = [instantiate(node, save_dir=str(run_dir)) for node in cfg.logger.values()] if cfg.logger else []
+    norm = made(cfg.norm)
+    loggers: list[Logger] = [made(node, save_dir=str(run_dir)) for node in cfg.logger.values()] if cfg.logger else []
     if not any(isinstance(logger, MetricsTable) for logger in loggers):
         loggers.insert(0, MetricsTable(run_dir))
-    trainer: pl.Trainer = instantiate(cfg.trainer, _partial_=True)(
+    trainer: pl.Trainer = made(
+        cfg.trainer,
         accelerator=placement.accelerator,
         devices=cfg.trainer.devices if placement.accelerator == "gpu" else placement.devices,
         precision=precision,
         check_val_every_n_epoch=max(1, min(cfg.trainer.check_val_every_n_epoch, cfg.trainer.max_epochs)),
         sync_batchnorm=norm.synchronised(placement.batch_per_device(cfg.data.batch_size), placement.gpus),
-        callbacks=[instantiate(node) for node in cfg.callbacks.values() if node is not None],
+        callbacks=[made(node) for node in cfg.callbacks.values() if node is not None],
         logger=loggers,
         plugins=[PlainCheckpointIO()],
         default_root_dir=str(run_dir),
@@ -110,10 +111,10 @@ def _start(cfg: DictConfig, run: Run, run_dir: Path) -> tuple[Path, Path | None]
     """The folder to train in and the checkpoint to go on from. Raises UsageError rather than overwrite a run."""
     if cfg.resume == "auto":
         found = find_run(run, run_dir)
-        if found != run_dir and rank_zero_only.rank == 0:
+        if found != run_dir and _first():
             _discard(run_dir)
         return found, sound_checkpoint(found)
-    if (run_dir / FOLDER / "last.ckpt").exists() and rank_zero_only.rank == 0:
+    if (run_dir / FOLDER / "last.ckpt").exists() and _first():
         raise UsageError(f"{run_dir} already holds a training. resume=auto goes on with it; or choose another run_dir.")
     return run_dir, None if cfg.resume is None else Path(cfg.resume)
 
@@ -128,9 +129,19 @@ def _discard(run_dir: Path) -> None:
         return  # something else is in it: it stays
 
 
+def _first() -> bool:
+    """Whether this is rank 0, also before the ranks know each other: Lightning reads it from what launchers leave in the environment."""
+    return getattr(rank_zero_only, "rank", 0) == 0
+
+
 def _quieten() -> None:
     """Takes away Lightning's advice that does not hold here; its other warnings stay."""
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
-    for message in (".*does not have many workers.*", ".*smaller than the logging interval.*", ".*Checkpoint directory.*exists.*"):
+    for message in (
+        ".*does not have many workers.*",
+        ".*smaller than the logging interval.*",
+        ".*`broadcast_buffers` is deprecated.*",
+        ".*LeafSpec.*",
+    ):
         warnings.filterwarnings("ignore", message)

@@ -55,9 +55,9 @@ class EpochProgress(ProgressBar):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._stop()
+        figures = trainer.callback_metrics  # on every rank: reading them is what reduces them over the ranks
         if not self._enabled:
             return
-        figures = trainer.callback_metrics
         words = [_epoch(trainer)]
         if "train/loss" in figures:
             words.append(f"loss {float(figures['train/loss']):.4f}")

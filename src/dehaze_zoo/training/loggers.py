@@ -61,7 +61,7 @@ def tensorboard(save_dir: str | os.PathLike[str]) -> Logger:
     """TensorBoard's event files in save_dir/tensorboard. Raises UsageError where the package is missing."""
     if find_spec("tensorboard") is None and find_spec("tensorboardX") is None:
         raise UsageError("logger=tensorboard needs a package that is not installed: pip install 'dehaze-zoo[tensorboard]'")
-    return TensorBoardLogger(save_dir, name="", version="tensorboard")
+    return TensorBoardLogger(str(save_dir), name="", version="tensorboard")
 
 
 class Wandb(WandbLogger):
@@ -72,7 +72,7 @@ class Wandb(WandbLogger):
 
         mode = os.environ.get("WANDB_MODE")
         offline = mode == "offline" or (mode is None and not wandb.api.api_key)
-        super().__init__(save_dir=save_dir, project=project, name=name, group=group, offline=offline)
+        super().__init__(save_dir=str(save_dir), project=project, name=name, group=group, offline=offline)
 
     @rank_zero_only
     def finalize(self, status: str) -> None:

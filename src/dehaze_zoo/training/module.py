@@ -53,6 +53,8 @@ class DehazingModule(LightningModule):
         self.loss_scale, self.seed = loss_scale, seed
         self._configured: list[list[tuple[float, float]]] = []
         self._judged: list[Tensor] = []
+        self.figures: dict[str, float] = {}
+        """The last validation's: psnr (dB) and ssim; checkpoints carry them."""
 
     def forward(self, hazy: Tensor) -> Tensor:
         """Restored (B, 3, H, W), unclamped."""
@@ -79,13 +81,13 @@ class DehazingModule(LightningModule):
         return total
 
     def _not_finite(self, terms: Mapping[str, Tensor], batch: Mapping[str, Any]) -> str:
-        values = ", ".join(f"{name} = {float(term)}" for name, term in terms.items())
+        values = ", ".join(f"{name} = {term.item()}" for name, term in terms.items())
         files = [str(name) for name in batch["name"]]
         more = f" and {len(files) - 8} more" if len(files) > 8 else ""
         return (
             f"the loss is not finite in epoch {self.current_epoch}, step {self.global_step}: {values}.\n"
             f"Files of the batch: {', '.join(files[:8])}{more}\n"
-            "Look at these pictures; else lower model.optimizer.lr or use trainer.precision=32-true. resume=auto goes on from the last epoch."
+            "Look at these pictures, lower model.optimizer.lr, or use trainer.precision=32-true. resume=auto goes on from the last epoch."
         )
 
     def configure_optimizers(self) -> list[Optimizer]:
@@ -105,7 +107,7 @@ class DehazingModule(LightningModule):
                 group["lr"] = self.schedule.lr(epoch, lr)
                 if "weight_decay" in group:
                     group["weight_decay"] = self.schedule.weight_decay(epoch, decay)
-        self.log("lr", self.schedule.lr(epoch, self._configured[0][0][0]), on_epoch=True, sync_dist=False, rank_zero_only=True)
+        self.log("lr", self.schedule.lr(epoch, self._configured[0][0][0]), on_epoch=True, sync_dist=True)
         frozen = self.norm.frozen(epoch)
         set_norm_mode(self.network, frozen, self.norm.whole_network)
         if frozen:
@@ -118,7 +120,7 @@ class DehazingModule(LightningModule):
 
     def on_train_batch_start(self, batch: Mapping[str, Any], batch_idx: int) -> None:
         # Whatever a network or recipe draws depends on seed, step and rank alone, so that a resumed run draws the same.
-        state = np.random.SeedSequence([self.seed, self.global_step, self.global_rank]).generate_state(1, np.uint64)
+        state = np.random.SeedSequence([self.seed % 2**63, self.global_step, self.global_rank]).generate_state(1, np.uint64)
         torch.manual_seed(int(state[0]))
 
     # ----------------------------------------------------------------------------------------------------------- validation
@@ -129,7 +131,7 @@ class DehazingModule(LightningModule):
 
     def validation_step(self, batch: Mapping[str, Any], batch_idx: int) -> Tensor:
         """Judges a batch and returns it restored, clamped to [0, 1]."""
-        restored = self(batch["hazy"]).float().clamp(0, 1)
+        restored: Tensor = self(batch["hazy"]).float().clamp(0, 1)
         figures = PROTOCOLS["gunet"](restored, batch["clear"])
         self._judged.append(torch.stack([figures["psnr"], figures["ssim"], torch.ones_like(figures["psnr"])]).double().sum(1))
         return restored
@@ -138,5 +140,20 @@ class DehazingModule(LightningModule):
         zero = torch.zeros(3, dtype=torch.float64, device=self.device)
         psnr, ssim, images = self.trainer.strategy.reduce(torch.stack([zero, *self._judged]).sum(0), reduce_op="sum")
         if images:
-            figures = {"val/psnr": float(psnr / images), "val/ssim": float(ssim / images)}
-            self.log_dict(figures, sync_dist=False, rank_zero_only=False)
+            self.figures = {"psnr": float(psnr / images), "ssim": float(ssim / images)}
+            self.log_dict({f"val/{name}": value for name, value in self.figures.items()}, sync_dist=True)  # the same on all ranks
+
+    # ---------------------------------------------------------------------------------------------------------- checkpoints
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["figures"] = self.figures
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        ours, theirs = self.state_dict(), checkpoint["state_dict"]
+        strange = [key for key in sorted({*ours, *theirs}) if key not in ours or key not in theirs or ours[key].shape != theirs[key].shape]
+        if strange:
+            raise UsageError(
+                f"resume: the checkpoint is of another network: {len(strange)} entries differ, such as {', '.join(strange[:3])}.\n"
+                "Choose the model that it was trained as."
+            )
+        self.figures = checkpoint.get("figures", {})

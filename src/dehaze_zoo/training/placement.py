@@ -29,7 +29,7 @@ class Placement:
         """The share of one device of a batch over all. Raises UsageError where it does not divide."""
         if batch_size < self.ranks or batch_size % self.ranks:
             raise UsageError(
-                f"data.batch_size={batch_size} is meant over all ranks and does not divide by {self.ranks}. Choose a multiple of {self.ranks}."
+                f"data.batch_size={batch_size} is over all ranks and does not divide by {self.ranks}. Choose a multiple of {self.ranks}."
             )
         return batch_size // self.ranks
 

@@ -7,9 +7,8 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hydra.utils import instantiate
-
 from dehaze_zoo.errors import UsageError
+from dehaze_zoo.training.made import made
 from dehaze_zoo.training.placement import place
 
 if TYPE_CHECKING:
@@ -24,8 +23,8 @@ def write_plan(cfg: DictConfig, run_dir: Path) -> Path:
     Raises UsageError for a model without an optimiser.
     """
     check_trainable(cfg)
-    schedule: ConstantSchedule = instantiate(cfg.schedule)
-    norm: NormSchedule = instantiate(cfg.norm)
+    schedule: ConstantSchedule = made(cfg.schedule)
+    norm: NormSchedule = made(cfg.norm)
     optimizer, placement = cfg.model.optimizer, place(cfg.trainer, plan=True)
     synchronised = norm.synchronised(placement.batch_per_device(cfg.data.batch_size), placement.gpus)
     target = run_dir / "plan.csv"

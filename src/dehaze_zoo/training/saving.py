@@ -14,6 +14,7 @@ from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
+from dehaze_zoo.checkpoints.reading import read_object
 from dehaze_zoo.errors import UsageError
 
 FOLDER = "checkpoints"
@@ -41,7 +42,9 @@ class PlainCheckpointIO(TorchCheckpointIO):
     def load_checkpoint(
         self, path: str | os.PathLike[str], map_location: Callable[..., Any] | None = None, weights_only: bool | None = None
     ) -> dict[str, Any]:
-        loaded: dict[str, Any] = torch.load(path, map_location=map_location or "cpu", weights_only=True)
+        loaded = read_object(Path(path))
+        if not isinstance(loaded, dict) or "optimizer_states" not in loaded or "loops" not in loaded:
+            raise UsageError(f"resume: {path} holds no training to go on with. To start from its weights use init={path}")
         return loaded
 
 

@@ -1,4 +1,4 @@
-"""What changes with the epoch: learning rate, weight decay and batch norm. Stateless functions of the epoch, so that a resumed run is on course.
+"""What changes with the epoch: learning rate, weight decay and batch norm, as functions without state: a resumed run is on course.
 
 The epoch marks of a recipe are meant for its own ``length``. With another ``max_epochs`` they move along, as mark * max_epochs // length;
 ``scale=False`` keeps them. No torch here: a plan is written without it.
