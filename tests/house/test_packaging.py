@@ -13,7 +13,48 @@ import pytest
 
 from support import ROOT
 
-TINY = ["trainer=cpu", "data=synthetic", "trainer.max_epochs=1", "data.samples_per_epoch=8", "data.batch_size=4", "data.crop_size=32"]
+PLUGIN = {
+    "pyproject.toml": """
+[build-system]
+requires = ["hatchling"]
+build-backend = "hatchling.build"
+[project]
+name = "somebodys-net"
+version = "1"
+[project.entry-points."dehaze_zoo.models"]
+somebodys = "somebodys_net"
+[project.entry-points."dehaze_zoo.configs"]
+somebodys = "somebodys_net.configs"
+""",
+    "somebodys_net/__init__.py": """
+from torch import nn
+from dehaze_zoo import register_model
+
+@register_model(paper="Somebody's", citation="S. Body, 2026")
+def somebodys(width: int = 4) -> nn.Module:
+    return nn.Sequential(nn.Conv2d(3, width, 3, padding=1), nn.ReLU(), nn.Conv2d(width, 3, 3, padding=1))
+""",
+    "somebodys_net/configs/__init__.py": "",
+    "somebodys_net/configs/model/somebodys.yaml": """
+defaults:
+  - base/gunet
+  - _self_
+network: {name: somebodys, width: 5}
+optimizer: {lr: 1.0e-3}
+recipe: {batch_size: 4}
+""",
+}
+
+TINY = ["trainer=cpu", "data=synthetic", "trainer.max_epochs=1", "data.samples_per_epoch=8", "data.batch_size=4"]
+TINY += ["data.crop_size=32", "data.val_pairs=2"]
+    "trainer=cpu",
+    "data=synthetic",
+    "trainer.max_epochs=1",
+    "data.samples_per_epoch=8",
+    "data.batch_size=4",
+    "data.crop_size=32",
+    "data.val_pairs=2",
+]
 
 
 def run(*command: object, cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -52,3 +93,23 @@ def test_installed_this_way_it_trains_outside_the_clone(way, source, tmp_path):
     assert where.startswith(str(source if way == "editable" else tmp_path))
     run(python, "-m", "dehaze_zoo.train", *TINY, "run_dir=run", cwd=tmp_path)
     assert (tmp_path / "run" / "checkpoints" / "last.ckpt").is_file()
+    if way == "wheel":
+        trains_a_network_of_somebody_elses_package(python, pip, tmp_path)
+
+
+def trains_a_network_of_somebody_elses_package(python: Path, pip: list[object], tmp_path: Path) -> None:
+    for name, text in PLUGIN.items():
+        file = tmp_path / "plugin" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+    run(*pip, "install", "--no-deps", "--no-index", "--no-build-isolation", tmp_path / "plugin", cwd=tmp_path)
+    run(python, "-m", "dehaze_zoo.train", "model=somebodys", *TINY, "run_dir=theirs", cwd=tmp_path)
+    evaluated = [
+        "model=somebodys",
+        "checkpoint=theirs/checkpoints/last.ckpt",
+        "model.network.width=5",
+        "data.test_pairs=2",
+        "run_dir=judged",
+    ]
+    run(python, "-m", "dehaze_zoo.evaluate", *evaluated, cwd=tmp_path)
+    assert (tmp_path / "judged" / "metrics.json").is_file()

@@ -27,18 +27,20 @@ CHEAP = ["trainer=cpu", "trainer.max_epochs=1", "data.samples_per_epoch=4", "dat
 @pytest.fixture(scope="module")
 def desk(tmp_path_factory):
     """A folder with what the commands take: sets in their layouts, pairs, a photograph, weights."""
-    import data_minis
     from PIL import Image
 
+    import data_minis
     import dehaze_zoo
     from dehaze_zoo.checkpoints.writing import write_safetensors
 
     folder = tmp_path_factory.mktemp("desk")
-    data_minis.all_sets(folder / "sets")
-    data_minis.folder_pairs(folder / "pairs")
+    for name in ("reside_indoor", "reside_outdoor", "haze4k", "rs_haze"):
+        getattr(data_minis, name)(folder / "sets" / name)
+    data_minis.flat_sots(folder / "pairs")
     (folder / "photos").mkdir()
     Image.new("RGB", (40, 30), (90, 120, 150)).save(folder / "photos" / "photo.jpg")
-    write_safetensors(folder / "weights.ckpt", dehaze_zoo.create_model("gunet_t"), "gunet_t")
+    write_safetensors(dehaze_zoo.create_model("gunet_t"), folder / "weights.ckpt", "gunet_t")
+    write_safetensors(dehaze_zoo.create_model("ktdn"), folder / "teacher.ckpt", "ktdn")
     return folder
 
 
