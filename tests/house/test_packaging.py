@@ -47,14 +47,6 @@ recipe: {batch_size: 4}
 
 TINY = ["trainer=cpu", "data=synthetic", "trainer.max_epochs=1", "data.samples_per_epoch=8", "data.batch_size=4"]
 TINY += ["data.crop_size=32", "data.val_pairs=2"]
-    "trainer=cpu",
-    "data=synthetic",
-    "trainer.max_epochs=1",
-    "data.samples_per_epoch=8",
-    "data.batch_size=4",
-    "data.crop_size=32",
-    "data.val_pairs=2",
-]
 
 
 def run(*command: object, cwd: Path) -> subprocess.CompletedProcess[str]:
