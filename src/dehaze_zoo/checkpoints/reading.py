@@ -31,7 +31,8 @@ def read_object(path: str | Path) -> Any:
         if _is_safetensors(path):
             with safe_open(path, framework="pt") as file:
                 return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  # not a dict
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with path.open("rb") as stream:  # a path would be judged by its extension
+            return torch.load(stream, map_location="cpu", weights_only=True)
     except Exception as error:  # whatever the decoders meet in a damaged or hostile file
         refused = re.search(r"GLOBAL (\S+)", str(error))
         if refused:

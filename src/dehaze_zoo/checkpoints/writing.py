@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,6 @@ def write_safetensors(net: nn.Module, path: str | Path, model: str, overrides: M
         save_file(tensors, aside, metadata)
         os.replace(aside, path)
     except Exception as error:
+        with suppress(OSError):
+            aside.unlink()
         raise UsageError(f"{path}: cannot be written ({error}).") from error
-    finally:
-        aside.unlink(missing_ok=True)
