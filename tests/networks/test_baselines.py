@@ -32,7 +32,7 @@ def test_aodnet_with_a_constant_k() -> None:
         for parameter in net.parameters():
             parameter.zero_()
         net.get_parameter("e_conv5.bias").fill_(2)  # K = 2: J = relu(2 I - 1)
-        hazy = torch.rand(1, 3, 6, 7)
+        hazy = 1.5 * torch.rand(1, 3, 6, 7)  # unclamped above
         assert torch.allclose(net(hazy), (2 * hazy - 1).relu())
 
 
@@ -45,6 +45,8 @@ def test_gcanet_edges_and_norm() -> None:
     expected = torch.nn.InstanceNorm2d(5, affine=True)
     expected.load_state_dict(norm.state_dict())
     assert torch.allclose(norm(x), expected(x), atol=1e-6)
+    one = torch.randn(1, 5, 1, 1)  # which torch's own refuses in training
+    assert torch.allclose(norm(one).flatten(), norm.bias, atol=1e-4)
     assert torch.allclose(SharedConv(3)(x), x)
 
 
@@ -108,7 +110,7 @@ def sots(step: int) -> list[tuple[Tensor, Tensor]]:
     ("name", "weights", "step", "lowest", "highest"),
     [
         ("aodnet", "aodnet/dehazer.pth", 10, 22.67, 22.71),  # ours, where all 80 pairs give 19.685
-        ("gcanet", "gcanet/wacv_gcanet_dehaze.pth", 20, 27, 32),  # 29.201
+        ("gcanet", "gcanet/wacv_gcanet_dehaze.pth", 40, 27, 33),  # 29.201
         ("dcp", None, 10, 19, 23),  # 20.74
     ],
 )
