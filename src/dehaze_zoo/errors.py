@@ -26,7 +26,7 @@ class ImageError(UsageError):
 
 def near_misses(name: str, options: Iterable[str]) -> str:
     """A sentence that offers the closest of ``options``, or all of them where none is close."""
-    options = sorted(options)
+    options = sorted(set(options))
     close = difflib.get_close_matches(name, options, n=3, cutoff=0.6)
     if close:
         return f"Did you mean {' or '.join(close)}?"
