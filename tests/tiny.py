@@ -41,6 +41,7 @@ def train(run_dir: Path, *overrides: str) -> Outcome:
     """Trains in ``run_dir`` as the verb would."""
     from dehaze_zoo.training.build import train as run
 
+    torch.set_num_threads(1)  # as little as these networks are, and for sums in one order
     run_dir.mkdir(parents=True, exist_ok=True)
     try:
         return run(config(run_dir, *overrides), run_dir)

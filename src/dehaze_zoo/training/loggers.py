@@ -71,8 +71,10 @@ class Wandb(WandbLogger):
         import wandb
 
         mode = os.environ.get("WANDB_MODE")
-        offline = mode == "offline" or (mode is None and not wandb.api.api_key)
-        super().__init__(save_dir=str(save_dir), project=project, name=name, group=group, offline=offline)
+        offline = mode == "offline" or (mode is None and not wandb.login(prompt=False, verify=False))
+        # mode too: wandb has read its environment by now, in which Lightning's offline leaves its word.
+        how = {} if not offline else {"mode": "offline"}
+        super().__init__(save_dir=str(save_dir), project=project, name=name, group=group, offline=offline, **how)
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
