@@ -11,6 +11,7 @@ from pytorch_lightning import LightningModule
 from torch import Tensor, nn
 
 import parity
+import tiny
 from dehaze_zoo.cli import compose, config_root
 from dehaze_zoo.errors import UsageError
 from dehaze_zoo.training.build import build_module
@@ -121,3 +122,11 @@ def test_only_trainable_parameters_reach_the_optimiser() -> None:
     module.optimizer = lambda parameters: torch.optim.SGD(parameters, lr=0.1)
     (optimizer,) = module.configure_optimizers()
     assert [p is module.network.weight for p in optimizer.param_groups[0]["params"]] == [True]
+
+
+def test_another_memory_layout_changes_rounding_alone() -> None:
+    plain, last = module_of(*tiny.NARROW), module_of(*tiny.NARROW, "model.channels_last=true")
+    last.load_state_dict(plain.state_dict())
+    hazy = batch("gunet_t", 0)["hazy"]
+    assert last.layout is torch.channels_last
+    assert torch.allclose(plain(hazy), last(hazy), atol=1e-5)

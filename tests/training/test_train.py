@@ -86,9 +86,7 @@ def test_two_runs_and_any_number_of_workers_give_the_same_weights(undisturbed: P
     assert not tiny.same(tiny.state(tmp_path / "other"), tiny.state(undisturbed))
 
 
-def test_a_resumed_run_ends_bit_identical_and_a_torn_checkpoint_is_passed_over(
-    undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_resumed_run_ends_bit_identical_past_torn_checkpoints(undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run_dir = tmp_path / "run"
     stop_at(5, monkeypatch)  # in the third epoch; two are saved
     with pytest.raises(RuntimeError, match="power cut"):

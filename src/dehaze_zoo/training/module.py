@@ -32,7 +32,7 @@ class DehazingModule(LightningModule):
     The loss is the sum of ``losses`` by their weights, times ``loss_scale``; each weighed term is logged as train/<name>, the sum as
     train/loss, means over the epoch. Learning rate and weight decay are set at each epoch's start. Validation logs val/psnr and val/ssim:
     of each image by the protocol gunet, then the mean over all images on all ranks. The state dict holds ``network.*`` alone.
-    Raises UsageError for a loss that is not finite.
+    ``channels_last``: weights and images in that layout. Raises UsageError for a loss that is not finite.
     """
 
     def __init__(
@@ -43,6 +43,7 @@ class DehazingModule(LightningModule):
         schedule: ConstantSchedule,
         norm: NormSchedule,
         loss_scale: float = 1.0,
+        channels_last: bool = False,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -51,6 +52,7 @@ class DehazingModule(LightningModule):
         self.optimizer = optimizer
         self.schedule, self.norm = schedule, norm
         self.loss_scale, self.seed = loss_scale, seed
+        self.layout = torch.channels_last if channels_last else torch.contiguous_format
         self._configured: list[list[tuple[float, float]]] = []
         self._judged: list[Tensor] = []
         self.figures: dict[str, float] = {}
@@ -58,7 +60,7 @@ class DehazingModule(LightningModule):
 
     def forward(self, hazy: Tensor) -> Tensor:
         """Restored (B, 3, H, W), unclamped."""
-        restored: Tensor = self.network(hazy)
+        restored: Tensor = self.network(hazy.contiguous(memory_format=self.layout))
         return restored
 
     # ------------------------------------------------------------------------------------------------------------- training
@@ -95,6 +97,7 @@ class DehazingModule(LightningModule):
         return [self.optimizer([p for p in self.network.parameters() if p.requires_grad])]
 
     def on_fit_start(self) -> None:
+        self.network.to(memory_format=self.layout)  # type: ignore[call-overload]
         for term in self.terms.values():
             term.loss.to(self.device)
         # The configured rates; a resumed optimiser brings those of its epoch in its parameter groups.
