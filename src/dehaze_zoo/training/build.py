@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytorch_lightning as pl
+import torch
 from omegaconf import OmegaConf
 from pytorch_lightning.loggers.logger import Logger
 from pytorch_lightning.utilities import rank_zero_only
@@ -51,6 +52,9 @@ def train(cfg: DictConfig, run_dir: Path) -> Outcome:
     if cfg.init is not None:
         load_into(module.network, cfg.init)
     data = made(cfg.data)
+    if placement.accelerator == "cpu":
+        # With more threads than cores, the loader's processes counted in, OpenMP's barriers make a step ten times slower.
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) // placement.devices - data.num_workers))
     if placement.ranks > 1 and len(data.val_dataloader()) < placement.ranks:
         raise UsageError(f"fewer validation pictures than the {placement.ranks} ranks: each must judge one. Lower trainer.devices.")
     trainer = build_trainer(cfg, run_dir, placement)
