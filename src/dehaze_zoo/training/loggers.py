@@ -73,7 +73,7 @@ class Wandb(WandbLogger):
         mode = os.environ.get("WANDB_MODE")
         offline = mode == "offline" or (mode is None and not wandb.login(prompt=False, verify=False))
         # mode too: wandb has read its environment by now, in which Lightning's offline leaves its word.
-        how = {} if not offline else {"mode": "offline"}
+        how: dict[str, Any] = {"mode": "offline"} if offline else {}
         super().__init__(save_dir=str(save_dir), project=project, name=name, group=group, offline=offline, **how)
 
     @rank_zero_only
