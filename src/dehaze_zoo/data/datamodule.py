@@ -141,7 +141,7 @@ class SyntheticDataModule(DehazingData):
     """Haze made on the fly, over built-in scenes or over the user's own clear pictures; see scenes.py, haze.py and synthetic.py.
 
     ``outdoor``: share of open places among the scenes; ``frame``: a training sample is a window of a picture whose height is drawn,
-    uniformly in its logarithm, between crop_size and this; ``picture_size``: height and width of the val_pairs and test_pairs that are
+    uniformly in its logarithm, between crop_size and this; ``views``: samples that share a scene; ``picture_size``: height and width of the val_pairs and test_pairs that are
     judged, the same for every seed. ``clear`` and ``depth``: folders of the user's pictures and their depth maps; ``holdout``: the share of
     them that validation takes, and as many the test; ``val_crop`` and ``augment`` as in PairDataModule, for these pictures alone.
     """
@@ -151,6 +151,7 @@ class SyntheticDataModule(DehazingData):
         haze: Mapping[str, Any] | None = None,
         outdoor: float = 0.25,
         frame: int = 480,
+        views: int = 1,
         picture_size: Sequence[int] = (240, 320),
         val_pairs: int = 16,
         test_pairs: int = 64,
@@ -163,7 +164,7 @@ class SyntheticDataModule(DehazingData):
         **shared: Any,
     ) -> None:
         super().__init__(**shared)
-        self.set, self.haze, self.outdoor, self.frame = set, haze or {}, outdoor, frame
+        self.set, self.haze, self.outdoor, self.frame, self.views = set, haze or {}, outdoor, frame, views
         self.picture_size, self.val_pairs, self.test_pairs = picture_size, val_pairs, test_pairs
         self.clear, self.depth, self.holdout = clear, depth, holdout
         self.val_crop, self.augment = val_crop, augment or {}
@@ -172,7 +173,7 @@ class SyntheticDataModule(DehazingData):
         if self.clear is not None:
             pictures = clear_pictures(self.clear, self.depth, self.holdout)["train"]
             return HazedTraining(pictures, self.crop_size, Augment(**self.augment), self._haze(), self.seed)
-        return SceneTraining(self.samples_per_epoch, self.crop_size, self.frame, self._haze(), self.outdoor, self.seed)
+        return SceneTraining(self.samples_per_epoch, self.crop_size, self.frame, self._haze(), self.outdoor, self.seed, self.views)
 
     def pairs(self, split: str) -> Dataset[Sample]:
         if split not in ("train", "val", "test"):

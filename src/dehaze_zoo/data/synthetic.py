@@ -18,27 +18,51 @@ from dehaze_zoo.data.images import read_picture, read_rgb
 from dehaze_zoo.data.layouts import pictures
 from dehaze_zoo.data.pairs import Augment, Sample, as_tensor, centre, padded
 from dehaze_zoo.data.samplers import Token, generator
-from dehaze_zoo.data.scenes import SKY_DEPTH, draw_scene
+from dehaze_zoo.data.scenes import SKY_DEPTH, Scene, draw_scene
 from dehaze_zoo.errors import ImageError, UsageError
 
 Floats = npt.NDArray[np.float32]
+_BLOCK = 64  # positions within which samples share scenes
 _JUDGED_SEED = 0  # validation and test pictures are the same whatever a run's seed
 
 
 class SceneTraining(Dataset[Sample]):
-    """Built-in scenes, each seen once: the Token's epoch and position choose scene and haze. Pictures hold 8-bit levels, as files do."""
+    """Built-in scenes: the Token's epoch and position choose scene, window and haze. Pictures hold 8-bit levels, as files do.
 
-    def __init__(self, samples: int, crop_size: int, frame: int, haze: Haze, outdoor: float, seed: int) -> None:
+    ``views`` samples share a scene, each with a window, a mirroring and a haze of its own (drawing the scene is most of the cost); they
+    lie ``_BLOCK`` / views positions apart, so that a batch holds different scenes.
+    """
+
+    def __init__(self, samples: int, crop_size: int, frame: int, haze: Haze, outdoor: float, seed: int, views: int = 1) -> None:
+        if views < 1 or _BLOCK % views:
+            raise UsageError(f"data.views={views}: must be 1, 2, 4, 8, 16, 32 or {_BLOCK}.")
         self.samples, self.crop_size, self.frame, self.haze, self.outdoor, self.seed = samples, crop_size, frame, haze, outdoor, seed
+        self.views = views
+        self._drawn: dict[tuple[int, int], Scene] = {}
 
     def __len__(self) -> int:
         return self.samples
 
     def __getitem__(self, token: Token) -> Sample:
-        rng = generator(self.seed, "train scene", token.epoch, token.position)
-        frame = round(np.exp(rng.uniform(np.log(self.crop_size), np.log(max(self.crop_size, self.frame)))))
-        scene = draw_scene(rng, self.crop_size, self.crop_size, frame, self.outdoor)
-        return _sample(scene.clear, scene.depth, self.haze, rng, f"{token.epoch}_{token.position}")
+        rng = generator(self.seed, "train sample", token.epoch, token.position)
+        apart = _BLOCK // self.views
+        scene = self._scene(token.epoch, token.position // _BLOCK * apart + token.position % apart)
+        top, left = (int(rng.integers(side - self.crop_size + 1)) for side in scene.clear.shape[:2])
+        window = slice(top, top + self.crop_size), slice(left, left + self.crop_size)
+        mirror = slice(None, None, int(rng.choice((-1, 1))))
+        clear, depth = (np.ascontiguousarray(whole[window][:, mirror]) for whole in (scene.clear, scene.depth))
+        return _sample(clear, depth, self.haze, rng, f"{token.epoch}_{token.position}")
+
+    def _scene(self, epoch: int, number: int) -> Scene:
+        key = (epoch, number)
+        if key not in self._drawn:
+            while len(self._drawn) >= _BLOCK // self.views and self._drawn:
+                del self._drawn[next(iter(self._drawn))]  # the oldest
+            rng = generator(self.seed, "train scene", epoch, number)
+            frame = round(np.exp(rng.uniform(np.log(self.crop_size), np.log(max(self.crop_size, self.frame)))))
+            height, width = (self.crop_size,) * 2 if self.views == 1 else (max(self.crop_size, frame), max(self.crop_size, frame * 4 // 3))
+            self._drawn[key] = draw_scene(rng, height, width, frame, self.outdoor)
+        return self._drawn[key]
 
 
 class ScenePairs(Dataset[Sample]):
