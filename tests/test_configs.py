@@ -12,9 +12,9 @@ from hydra.utils import get_object, instantiate
 from omegaconf import OmegaConf
 from torch import nn
 
+import dehaze_zoo.training.build as build
 from dehaze_zoo.cli import compose, config_root
 from dehaze_zoo.errors import UsageError
-from dehaze_zoo.training import build
 
 ROOT = config_root()
 VERBS = sorted(path.stem for path in ROOT.glob("*.yaml") if path.stem != "common")

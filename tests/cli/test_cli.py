@@ -6,11 +6,14 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from dehaze_zoo import cli
 from dehaze_zoo.errors import UsageError
+
+Patch, Capture = pytest.MonkeyPatch, pytest.CaptureFixture[str]
 
 NASTY = [
     "plain.jpg",
@@ -34,7 +37,7 @@ COMMON = (cli.config_root() / "common.yaml").read_text()
 
 
 @pytest.fixture
-def tree(tmp_path, monkeypatch):
+def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A miniature config tree: verb `try` with a group model (a, b) and a few keys."""
     root = tmp_path / "configs"
     (root / "model").mkdir(parents=True)
@@ -50,13 +53,13 @@ def tree(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("value", NASTY)
-def test_paths_reach_the_config_as_typed(tree, value):
+def test_paths_reach_the_config_as_typed(tree: Path, value: str) -> None:
     for key in ("input", "roots.some_set"):
         cfg = cli.compose("try", [cli._quote_path(f"{key}={value}", sweep=False)])
         assert (cfg.input if key == "input" else cfg.roots.some_set) == value
 
 
-def test_only_paths_are_quoted():
+def test_only_paths_are_quoted() -> None:
     assert cli._quote_path("trainer.max_epochs=3", False) == "trainer.max_epochs=3"
     assert cli._quote_path("loss=[l1,edge]", False) == "loss=[l1,edge]"
     assert cli._quote_path("input=null", False) == "input=null"
@@ -64,7 +67,7 @@ def test_only_paths_are_quoted():
     assert cli._quote_path("checkpoints.gunet_t=f", False) == "++checkpoints.gunet_t='f'"
 
 
-def test_under_a_sweep_commas_separate_jobs_unless_quoted():
+def test_under_a_sweep_commas_separate_jobs_unless_quoted() -> None:
     assert cli._quote_path("input=a b,c", True) == "input='a b','c'"
     assert cli._quote_path("input='a,b'", True) == "input='a,b'"
 
@@ -80,7 +83,7 @@ def test_under_a_sweep_commas_separate_jobs_unless_quoted():
         ("model=[", "model=[", "key=value"),
     ],
 )
-def test_wrong_keys_and_options_are_named_with_near_misses(tree, override, named, offered):
+def test_wrong_keys_and_options_are_named_with_near_misses(tree: Path, override: str, named: str, offered: str) -> None:
     with pytest.raises(UsageError) as caught:
         cli.compose("try", [override])
     assert named in str(caught.value)
@@ -88,8 +91,10 @@ def test_wrong_keys_and_options_are_named_with_near_misses(tree, override, named
     assert len(str(caught.value).splitlines()) <= 6
 
 
-def test_a_missing_path_is_named_before_the_job_starts(tree, capsys, monkeypatch):
-    def job(cfg, run_dir):
+def test_a_missing_path_is_named_before_the_job_starts(
+    tree: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def job(cfg: Any, run_dir: Path) -> Any:
         raise AssertionError("must not start")
 
     monkeypatch.setattr(sys, "argv", ["x", f"input={tree}/none.jpg"])
@@ -101,10 +106,10 @@ def test_a_missing_path_is_named_before_the_job_starts(tree, capsys, monkeypatch
     assert "Traceback" not in message
 
 
-def test_a_run_leaves_its_config_and_environment_and_exits_with_the_jobs_code(tree, monkeypatch):
-    seen = {}
+def test_a_run_leaves_its_config_and_environment_and_exits_with_the_jobs_code(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: dict[str, Any] = {}
 
-    def job(cfg, run_dir):
+    def job(cfg: Any, run_dir: Path) -> Any:
         seen.update(cfg=cfg, run_dir=run_dir)
         return cli.Outcome(1)
 
@@ -119,8 +124,10 @@ def test_a_run_leaves_its_config_and_environment_and_exits_with_the_jobs_code(tr
     assert seen["cfg"].name == "beta"
 
 
-def test_usage_errors_of_a_job_exit_with_2_and_at_most_six_lines(tree, monkeypatch, capsys):
-    def job(cfg, run_dir):
+def test_usage_errors_of_a_job_exit_with_2_and_at_most_six_lines(
+    tree: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def job(cfg: Any, run_dir: Path) -> Any:
         raise UsageError("\n".join(f"line {i}" for i in range(20)))
 
     monkeypatch.setattr(sys, "argv", ["x"])
@@ -130,13 +137,13 @@ def test_usage_errors_of_a_job_exit_with_2_and_at_most_six_lines(tree, monkeypat
     assert len(capsys.readouterr().err.strip().splitlines()) == 6
 
 
-def test_the_default_run_folder_is_verb_name_time(tree):
+def test_the_default_run_folder_is_verb_name_time(tree: Path) -> None:
     run_dir = Path(cli.compose("try", ["name=mine"]).run_dir)
     assert run_dir.parts[:3] == ("outputs", "try", "mine")
     assert len(run_dir.parts) == 4
 
 
-def test_config_dir_adds_the_users_own_yaml(tree):
+def test_config_dir_adds_the_users_own_yaml(tree: Path) -> None:
     own = tree / "my yaml"
     (own / "model").mkdir(parents=True)
     (own / "model" / "mine.yaml").write_text("network: {name: mine}\n")
@@ -148,13 +155,13 @@ def test_config_dir_adds_the_users_own_yaml(tree):
         cli._search_path(["config_dir=/none/such"])
 
 
-def test_a_sweep_is_checked_whole_before_its_first_job(tree):
+def test_a_sweep_is_checked_whole_before_its_first_job(tree: Path) -> None:
     cli._check_sweep("try", ["model=alpha,beta"], [])
     with pytest.raises(UsageError, match="gamma"):
         cli._check_sweep("try", ["model=alpha,gamma"], [])
 
 
-def test_a_message_comes_before_heavy_imports():
+def test_a_message_comes_before_heavy_imports() -> None:
     """Help and wrong use answer in well under two seconds because nothing heavy is imported for them."""
     code = (
         "import sys, runpy\n"

@@ -43,7 +43,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda f: f.relative_to(PACKAGE).as_posix())
-def test_each_file_imports_only_what_its_room_stands_on(file):
+def test_each_file_imports_only_what_its_room_stands_on(file: Path) -> None:
     parts = file.relative_to(PACKAGE).with_suffix("").parts
     room = parts[0]
     if room not in STANDS_ON:
@@ -55,7 +55,7 @@ def test_each_file_imports_only_what_its_room_stands_on(file):
         assert not {name.split(".")[0] for name in imports(file)} & FRAMEWORKS
 
 
-def test_the_rule_would_notice(tmp_path):
+def test_the_rule_would_notice(tmp_path: Path) -> None:
     bad = tmp_path / "bad.py"
     bad.write_text("def f():\n    import pytorch_lightning\n    from dehaze_zoo.training import module\n")
     assert {"pytorch_lightning", "dehaze_zoo.training"} <= imports(bad)

@@ -57,7 +57,7 @@ def run(*command: object, cwd: Path) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.fixture(scope="module")
-def source(tmp_path_factory):
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the sources, so that building leaves nothing in the clone."""
     copy = tmp_path_factory.mktemp("source")
     for name in ("src", "configs"):
@@ -68,7 +68,7 @@ def source(tmp_path_factory):
 
 
 @pytest.mark.parametrize("way", ["wheel", "plain", "editable"])
-def test_installed_this_way_it_trains_outside_the_clone(way, source, tmp_path):
+def test_installed_this_way_it_trains_outside_the_clone(way: str, source: Path, tmp_path: Path) -> None:
     # A new environment that sees this one's libraries, but not this one's editable dehaze_zoo (.pth files are not followed twice).
     run(sys.executable, "-m", "venv", "--without-pip", tmp_path / "env", cwd=tmp_path)
     python = tmp_path / "env" / "bin" / "python"

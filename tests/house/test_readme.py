@@ -7,6 +7,7 @@ import re
 import shlex
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -25,7 +26,7 @@ CHEAP = ["trainer=cpu", "trainer.max_epochs=1", "data.samples_per_epoch=4", "dat
 
 
 @pytest.fixture(scope="module")
-def desk(tmp_path_factory):
+def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with what the commands take: sets in their layouts, pairs, a photograph, weights."""
     from PIL import Image
 
@@ -45,7 +46,7 @@ def desk(tmp_path_factory):
 
 
 @pytest.mark.parametrize("command", VERBS)
-def test_every_verb_of_the_readme_runs(command, desk):
+def test_every_verb_of_the_readme_runs(command: str, desk: Path) -> None:
     words = shlex.split(command)
     if words[2] == "dehaze_zoo.train" and "plan=true" not in words:
         words += CHEAP
@@ -55,18 +56,18 @@ def test_every_verb_of_the_readme_runs(command, desk):
 
 
 @pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("make")])
-def test_every_make_target_of_the_readme_exists(command):
+def test_every_make_target_of_the_readme_exists(command: str) -> None:
     done = subprocess.run([*shlex.split(command), "-n"], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 
 
-def test_no_command_of_the_readme_escapes_these_tests():
+def test_no_command_of_the_readme_escapes_these_tests() -> None:
     known = ("python -m dehaze_zoo.", "make ", "source .venv/bin/activate")
     assert [c for c in COMMANDS if not c.startswith(known)] == []
     assert len(VERBS) >= 10
 
 
-def test_the_python_of_the_readme_runs(desk):
+def test_the_python_of_the_readme_runs(desk: Path) -> None:
     for code in re.findall(r"```python\n(.*?)```", README, re.DOTALL):
         done = subprocess.run(
             [sys.executable, "-c", f"import os; os.chdir({str(desk)!r}); os.link('photos/photo.jpg', 'photo.jpg')\n" + code]
@@ -74,12 +75,12 @@ def test_the_python_of_the_readme_runs(desk):
         assert done.returncode == 0
 
 
-def test_the_figures_of_the_readme_are_what_their_generator_makes():
+def test_the_figures_of_the_readme_are_what_their_generator_makes() -> None:
     done = subprocess.run([sys.executable, ROOT / "docs" / "tables.py", "--check"], capture_output=True, text=True)
     assert done.returncode == 0, "run python docs/tables.py\n" + done.stderr
 
 
-def test_links_and_pictures_of_the_readme_lead_somewhere():
+def test_links_and_pictures_of_the_readme_lead_somewhere() -> None:
     local = [link for link in re.findall(r"\]\(([^)#]+)\)", README) if not link.startswith("http")]
     assert local
     assert [link for link in local if not (ROOT / link).exists()] == []

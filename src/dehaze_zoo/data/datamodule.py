@@ -141,9 +141,10 @@ class SyntheticDataModule(DehazingData):
     """Haze made on the fly, over built-in scenes or over the user's own clear pictures; see scenes.py, haze.py and synthetic.py.
 
     ``outdoor``: share of open places among the scenes; ``frame``: a training sample is a window of a picture whose height is drawn,
-    uniformly in its logarithm, between crop_size and this; ``views``: samples that share a scene; ``picture_size``: height and width of the val_pairs and test_pairs that are
-    judged, the same for every seed. ``clear`` and ``depth``: folders of the user's pictures and their depth maps; ``holdout``: the share of
-    them that validation takes, and as many the test; ``val_crop`` and ``augment`` as in PairDataModule, for these pictures alone.
+    uniformly in its logarithm, between crop_size and this; ``views``: samples that share a scene; ``picture_size``: height and width of
+    the val_pairs and test_pairs that are judged, the same for every seed. ``clear`` and ``depth``: folders of the user's pictures and
+    their depth maps; ``holdout``: the share of them that validation takes, and as many the test; ``val_crop`` and ``augment`` as in
+    PairDataModule, for these pictures alone.
     """
 
     def __init__(
