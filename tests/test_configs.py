@@ -12,9 +12,10 @@ from hydra.utils import get_object, instantiate
 from omegaconf import OmegaConf
 from torch import nn
 
-import dehaze_zoo.training.build as build
 from dehaze_zoo.cli import compose, config_root
 from dehaze_zoo.errors import UsageError
+from dehaze_zoo.training.build import build_module, build_trainer
+from dehaze_zoo.training.placement import place
 
 ROOT = config_root()
 VERBS = sorted(path.stem for path in ROOT.glob("*.yaml") if path.stem != "common")
@@ -71,11 +72,11 @@ def test_an_option_can_be_instantiated(option: str, tmp_path: Path) -> None:
         assert all(instantiate(node, save_dir=str(tmp_path)) for node in cfg.logger.values())
     elif group == "trainer":
         try:
-            placement = build.place(cfg.trainer)
+            placement = place(cfg.trainer)
         except UsageError as error:
             assert "GPU" in str(error)  # noqa: PT017  # a machine without one
             return
-        assert build.build_trainer(cfg, tmp_path, placement).max_epochs == cfg.model.recipe.epochs
+        assert build_trainer(cfg, tmp_path, placement).max_epochs == cfg.model.recipe.epochs
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in (ROOT / "model").glob("*.yaml")))
@@ -84,6 +85,6 @@ def test_a_recipe_builds_its_module(name: str, monkeypatch: pytest.MonkeyPatch) 
     cfg = compose("train", [f"model={name}", "loss=l1"])
     if "optimizer" not in cfg.model:
         return  # nothing to train; composed above
-    monkeypatch.setattr(build, "build_model", lambda name, **overrides: nn.Conv2d(3, 3, 1))
-    module = build.build_module(cfg)
+    monkeypatch.setattr("dehaze_zoo.training.build.build_model", lambda name, **overrides: nn.Conv2d(3, 3, 1))
+    module = build_module(cfg)
     assert module.configure_optimizers()
