@@ -24,7 +24,7 @@ demo: .venv/installed  ## train gunet_t on synthetic haze for 3 minutes, compare
 	$(PY) -m dehaze_zoo.demo
 
 test: .venv/installed lint  ## ruff, mypy and all tests (15 minutes on 2 cores)
-	OMP_NUM_THREADS=1 $(PY) -m pytest -n $${TEST_WORKERS:-2} --dist worksteal
+	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(PY) -m pytest -n $${TEST_WORKERS:-2} --dist worksteal
 
 lint: .venv/installed  ## ruff and mypy
 	$(PY) -m ruff check .
