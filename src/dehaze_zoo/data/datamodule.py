@@ -51,7 +51,8 @@ class DehazingData(pl.LightningDataModule, ABC):
         full = self.samples_per_epoch // self.batch_size * self.batch_size
         sampler = EpochSampler(len(dataset), full or self.samples_per_epoch, self.seed, rank, ranks)  # type: ignore[arg-type]
         if self.trainer is not None:
-            sampler.set_epoch(self.trainer.current_epoch)  # resuming, Lightning lets workers fetch before it sets the epoch itself
+            # Lightning sets this same number, but on a resume only after the workers have begun to fetch.
+            sampler.set_epoch(self.trainer.fit_loop.epoch_progress.current.processed)
         return self._loader(dataset, sampler, self.batch_size // ranks, persistent=self.num_workers > 0)
 
     def val_dataloader(self) -> DataLoader[Sample]:
