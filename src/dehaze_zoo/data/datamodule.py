@@ -52,7 +52,7 @@ class DehazingData(pl.LightningDataModule, ABC):
         sampler = EpochSampler(len(dataset), full or self.samples_per_epoch, self.seed, rank, ranks)  # type: ignore[arg-type]
         if self.trainer is not None:
             # Lightning sets this same number, but on a resume only after the workers have begun to fetch.
-            sampler.set_epoch(self.trainer.fit_loop.epoch_progress.current.processed)
+            sampler.set_epoch(self.trainer.fit_loop.epoch_progress.current.processed)  # type: ignore[attr-defined]
         return self._loader(dataset, sampler, self.batch_size // ranks, persistent=self.num_workers > 0)
 
     def val_dataloader(self) -> DataLoader[Sample]:
