@@ -180,7 +180,7 @@ def compose(verb: str, overrides: list[str]) -> DictConfig:
     with initialize_config_dir(str(config_root()), version_base="1.3"):
         try:
             return hydra_compose(verb, [*overrides, f"verb={verb}"])
-        except (HydraException, OmegaConfBaseException) as error:
+        except (HydraException, OmegaConfBaseException, ValueError) as error:  # ValueError: group=null
             raise UsageError(_explain(verb, overrides, error)) from error
 
 
