@@ -207,7 +207,7 @@ def _explain(verb: str, overrides: list[str], error: Exception) -> str:
             known.append(text)
     try:
         base = hydra_compose(verb, known)
-    except HydraException:
+    except (HydraException, ValueError):
         return _first_lines(error)
     for text in overrides:
         parsed = OverridesParser.create().parse_override(text)
