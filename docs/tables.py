@@ -54,7 +54,7 @@ def data() -> str:
 def haze() -> str:
     """The haze parameters of data=synthetic with their comments."""
     text = (ROOT / "configs" / "data" / "synthetic.yaml").read_text(encoding="utf-8")
-    block = re.search(r"^haze:\n((?:  .*\n)+)", text, re.MULTILINE)
+    block = re.search(r"^haze:.*\n((?:  .*\n)+)", text, re.MULTILINE)
     assert block is not None
     lines = ["| key | value | meaning |", "|---|---|---|"]
     for key, value in OmegaConf.create(text).haze.items():
