@@ -14,7 +14,7 @@ OVER_HAZY, OVER_DCP = 6.0, 2.0
 """dB that the trained network must be ahead on held-out scenes."""
 
 DATA = ["data=synthetic", "data.picture_size=[120,160]"]
-"""What all are judged on; half of the test pictures leaves more of the three minutes to the training."""
+"""What all are judged on: pictures as small as the training's (configs/experiment/demo.yaml)."""
 
 SCENES = 5
 """Rows of the picture."""
