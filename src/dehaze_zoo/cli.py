@@ -363,6 +363,7 @@ def _environment(verb: str) -> dict[str, Any]:
     import platform
 
     from dehaze_zoo import __version__
+    from dehaze_zoo.data.decoder import decoder_stamp
 
     commit = None
     if (config_root().parent / ".git").exists():
@@ -375,6 +376,7 @@ def _environment(verb: str) -> dict[str, Any]:
         "python": platform.python_version(),
         "platform": platform.platform(),
         "cpus": os.cpu_count(),
+        "decoder": decoder_stamp(),
         "packages": {str(d.metadata["Name"]): d.version for d in sorted(distributions(), key=lambda d: str(d.metadata["Name"]).lower())},
     }
 

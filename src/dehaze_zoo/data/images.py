@@ -59,7 +59,7 @@ def read_picture(path: str | os.PathLike[str]) -> Picture:
     1-bit, palette, CMYK and YCbCr pictures become RGB or grey. Raises ImageError for what is missing, damaged, animated, of a form
     without a known range (floating point, 32 bit), or larger than Pillow's limit of about 179 million pixels.
     """
-    image, stored = _decode(Path(path))
+    image, stored = _decode(_bytes_of(Path(path)), Path(path))
     return _picture(image, stored, Path(path).suffix.lower())
 
 
@@ -95,7 +95,12 @@ def read_rgb(path: str | os.PathLike[str]) -> npt.NDArray[np.uint8] | Floats:
 
     uint8 in 0..255, or float32 in [0, 1] where the file holds 16 bits a channel. Raises ImageError as read_picture does.
     """
-    image, stored = _decode(Path(path))
+    return read_bytes(_bytes_of(Path(path)), path)
+
+
+def read_bytes(data: bytes, name: str | os.PathLike[str]) -> npt.NDArray[np.uint8] | Floats:
+    """read_rgb of a file's content; ``name`` is what an ImageError calls it."""
+    image, stored = _decode(data, Path(name))
     colours = _upright(_split(stored)[0], image.getexif().get(_ORIENTATION, 1))
     colours = np.repeat(colours, 3 // colours.shape[2], axis=2)
     return colours / np.float32(65535) if stored.dtype == np.uint16 else np.ascontiguousarray(colours)
@@ -155,12 +160,15 @@ def write_aside(path: Path, data: bytes) -> None:
         raise ImageError(path, f"could not be written: {error.strerror or error}") from error
 
 
-def _decode(path: Path) -> tuple[Image.Image, Array]:
-    """The opened picture, for what it says of itself, and its pixels as stored: (H, W, C) uint8 or uint16, C: grey, +alpha, RGB, +alpha."""
+def _bytes_of(path: Path) -> bytes:
     try:
-        data = path.read_bytes()
+        return path.read_bytes()
     except OSError as error:
         raise ImageError(path, "is a folder" if path.is_dir() else f"could not be read: {error.strerror or error}") from error
+
+
+def _decode(data: bytes, path: Path) -> tuple[Image.Image, Array]:
+    """The opened picture, for what it says of itself, and its pixels as stored: (H, W, C) uint8 or uint16, C: grey, +alpha, RGB, +alpha."""
     if not data:
         raise ImageError(path, "is empty (0 bytes)", "Copy or download it again.")
     try:

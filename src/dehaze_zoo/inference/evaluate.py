@@ -14,6 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 from torch import Tensor, nn
 
+from dehaze_zoo.data.decoder import decoder_stamp
 from dehaze_zoo.data.grid import error_map, write_grid
 from dehaze_zoo.inference.reporting import ahead, failure, progress_bar, say_failures, write_csv, write_json
 from dehaze_zoo.inference.restore import choose_device, load_network, restore
@@ -63,6 +64,7 @@ def evaluate(cfg: DictConfig, run_dir: Path) -> Outcome:
         "checkpoint": None if cfg.checkpoint is None else str(cfg.checkpoint),
         "data": str(cfg.data.set),
         "split": cfg.split,
+        "decoder": decoder_stamp(),
     }
     summaries = [{**about, **summary} for summary in summarise(rows)]
     write_json(run_dir / "metrics.json", summaries if cfg.protocol == "all" else summaries[0])
