@@ -10,7 +10,9 @@ import contextlib
 import io
 import os
 import struct
+import threading
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,9 +26,13 @@ from dehaze_zoo.errors import ImageError
 FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP", "GIF", "PPM")  # a closed list: Pillow would hand EPS files to Ghostscript
 SUFFIXES = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".tif": "TIFF", ".tiff": "TIFF", ".bmp": "BMP", ".webp": "WEBP"}
 SUFFIXES |= {".gif": "GIF", ".ppm": "PPM", ".pgm": "PPM"}
+MAX_PIXELS = 200_000_000
+"""Of a picture, unless the caller says otherwise: more is taken for a decompression bomb."""
 LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # ITU-R BT.601, as Pillow's own grey
 _ORIENTATION = 274
 _TIFF_TEXTS = (270, 271, 272, _ORIENTATION, 305, 306, 315, 33432)  # the tags of a TIFF that describe the picture, not its storage
+
+_BAND = 256  # rows that are packed at a time
 
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float32]
@@ -36,30 +42,55 @@ Floats = npt.NDArray[np.float32]
 class Picture:
     """A decoded picture: colours as stored (EXIF orientation not applied, but for TIFF) and what writing back in the same form needs."""
 
-    pixels: Floats
-    """(H, W, 3) RGB in [0, 1]; grey is repeated."""
+    colours: Array
+    """(H, W, 1 or 3) grey or RGB as stored: uint8 or uint16 over its whole range."""
+    transparency: Array | None
+    """(H, W), stored likewise."""
     format: str
     """Pillow's name: PNG, JPEG, ..."""
     suffix: str
     """Of the file, lower case, with its dot."""
-    grey: bool
-    bits: int
-    """8 or 16 a channel."""
-    alpha: Floats | None
-    """(H, W) in [0, 1]."""
     icc: bytes | None
     exif: bytes | None
     subsampling: int
     """Of a JPEG's chroma, Pillow's number: 0 is 4:4:4."""
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width."""
+        return self.colours.shape[0], self.colours.shape[1]
 
-def read_picture(path: str | os.PathLike[str]) -> Picture:
-    """Read one picture whole; pixels float32 (H, W, 3) RGB in [0, 1], stored orientation (a TIFF upright: its decoders turn it).
+    @property
+    def grey(self) -> bool:
+        return self.colours.shape[2] == 1
+
+    @property
+    def bits(self) -> int:
+        """8 or 16 a channel."""
+        return 8 * self.colours.dtype.itemsize
+
+    @property
+    def pixels(self) -> Floats:
+        """(H, W, 3) RGB in [0, 1], made anew each time; grey is repeated."""
+        return self.part(slice(None), slice(None))
+
+    @property
+    def alpha(self) -> Floats | None:
+        """(H, W) in [0, 1]."""
+        return None if self.transparency is None else self.transparency / _top(self.bits)
+
+    def part(self, rows: slice, columns: slice) -> Floats:
+        """A rectangle of ``pixels``, without making the rest."""
+        return np.repeat(self.colours[rows, columns], 3 // self.colours.shape[2], axis=2) / _top(self.bits)
+
+
+def read_picture(path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS, data: bytes | None = None) -> Picture:
+    """Read one picture whole, stored orientation (a TIFF upright: its decoders turn it); ``data`` is its content where it is at hand.
 
     1-bit, palette, CMYK and YCbCr pictures become RGB or grey. Raises ImageError for what is missing, damaged, animated, of a form
-    without a known range (floating point, 32 bit), or larger than Pillow's limit of about 179 million pixels.
+    without a known range (floating point, 32 bit), or larger than ``max_pixels``.
     """
-    image, stored = _decode(_bytes_of(Path(path)), Path(path))
+    image, stored = _decode(_bytes_of(Path(path)) if data is None else data, Path(path), max_pixels)
     return _picture(image, stored, Path(path).suffix.lower())
 
 
@@ -74,16 +105,13 @@ def from_pil(image: Image.Image) -> Picture:
 
 
 def _picture(image: Image.Image, stored: Array, suffix: str) -> Picture:
-    colours, alpha = _split(stored)
-    scale = np.float32(65535 if stored.dtype == np.uint16 else 255)
+    colours, transparency = _split(stored)
     icc = image.info.get("icc_profile")
     return Picture(
-        pixels=np.repeat(colours, 3 // colours.shape[2], axis=2) / scale,
+        colours=np.ascontiguousarray(colours),  # the decoded whole is given back
+        transparency=None if transparency is None else np.ascontiguousarray(transparency),
         format="JPEG" if image.format == "MPO" else str(image.format),
         suffix=suffix,
-        grey=colours.shape[2] == 1,
-        bits=16 if stored.dtype == np.uint16 else 8,
-        alpha=None if alpha is None else alpha / scale,
         icc=icc if image.mode != "CMYK" else None,  # a profile of inks does not describe the RGB that we hold
         exif=_exif(image),
         subsampling=max(0, JpegImagePlugin.get_sampling(image)) if image.format in ("JPEG", "MPO") else 0,
@@ -109,21 +137,27 @@ def read_bytes(data: bytes, name: str | os.PathLike[str]) -> npt.NDArray[np.uint
 def write_picture(path: str | os.PathLike[str], pixels: Array, like: Picture | None = None) -> None:
     """Write (H, W, 3) RGB floats, clipped to [0, 1], in the form of ``like``: format, bit depth, alpha, grey, ICC profile, EXIF.
 
+    Integers are taken as ``quantised`` made them, so that large pictures need never exist as floats.
+
     The format is that of ``like`` where the suffix is the same, else what the suffix says (PNG for an unknown one). Grey is the
     luma (BT.601). What cannot be kept: 1-bit becomes 8-bit grey; a palette becomes RGB or RGBA (in a GIF, the 256 best colours);
     CMYK becomes RGB, without its profile. JPEG has quality 95 and the chroma subsampling of ``like``. Written aside and renamed.
     Raises ImageError where the file cannot be written.
     """
     path = Path(path)
+    write_aside(path, encode_picture(path, pixels, like))
+
+
+def encode_picture(path: Path, pixels: Array, like: Picture | None = None) -> bytes:
+    """What ``write_picture`` writes under ``path``. Raises ImageError where the form cannot hold it."""
     same = like is not None and like.suffix == path.suffix.lower()
     form = like.format if like is not None and same else SUFFIXES.get(path.suffix.lower(), "PNG")
     bits = like.bits if like is not None and form in ("PNG", "TIFF", "PPM") else 8
-    stored = _quantised(pixels, like, bits, with_alpha=form in ("PNG", "TIFF", "WEBP", "GIF"))
+    stored = _storable(pixels, like, bits, with_alpha=form in ("PNG", "TIFF", "WEBP", "GIF"))
     try:
-        data = _encode(stored, form, like)
+        return _encode(stored, form, like)
     except (OSError, ValueError) as error:
         raise ImageError(path, f"could not be encoded as {form}: {error}", "Give the output a .png name.") from error
-    write_aside(path, data)
 
 
 def to_pil(pixels: Array, like: Picture) -> Image.Image:
@@ -132,19 +166,36 @@ def to_pil(pixels: Array, like: Picture) -> Image.Image:
     Other 16-bit pictures become 8-bit, for PIL holds no more; ICC profile and EXIF are in ``info``.
     """
     bits = like.bits if like.grey and like.alpha is None else 8
-    image = _image(_quantised(pixels, like, bits, with_alpha=True))
+    image = _image(_storable(pixels, like, bits, with_alpha=True))
     image.info.update(_about(like))
     return image
 
 
-def _quantised(pixels: Array, like: Picture | None, bits: int, with_alpha: bool) -> Array:
+def quantised(pixels: Array, grey: bool, bits: int) -> Array:
+    """(H, W, 3) RGB floats, clipped to [0, 1], as (H, W, 3) or, ``grey``, (H, W, 1) uint8 or uint16."""
     stored = np.asarray(pixels, dtype=np.float32)
-    if like is not None and like.grey:
+    if grey:
         stored = (stored @ LUMA)[..., None]
-    if with_alpha and like is not None and like.alpha is not None and like.alpha.shape == stored.shape[:2]:
-        stored = np.concatenate([stored, like.alpha[..., None]], axis=2)
-    top = 65535 if bits == 16 else 255
-    return np.asarray(np.rint(np.clip(stored, 0, 1) * np.float32(top)), dtype=np.uint16 if bits == 16 else np.uint8)
+    return np.asarray(np.rint(np.clip(stored, 0, 1) * _top(bits)), dtype=np.uint16 if bits == 16 else np.uint8)
+
+
+def _storable(pixels: Array, like: Picture | None, bits: int, with_alpha: bool) -> Array:
+    """Quantised, with the alpha of ``like`` as a last channel where it has some and the form can hold it."""
+    stored = pixels if pixels.dtype in (np.uint8, np.uint16) else quantised(pixels, like is not None and like.grey, bits)
+    stored = _in_bits(stored, bits)
+    if with_alpha and like is not None and like.transparency is not None and like.size == stored.shape[:2]:
+        stored = np.concatenate([stored, _in_bits(like.transparency, bits)[..., None]], axis=2)
+    return stored
+
+
+def _in_bits(stored: Array, bits: int) -> Array:
+    if stored.dtype == np.uint16 and bits == 8:
+        return np.asarray((stored.astype(np.uint32) + 128) // 257, dtype=np.uint8)
+    return stored.astype(np.uint16) * np.uint16(257) if stored.dtype == np.uint8 and bits == 16 else stored
+
+
+def _top(bits: int) -> np.float32:
+    return np.float32(65535 if bits == 16 else 255)
 
 
 def write_aside(path: Path, data: bytes) -> None:
@@ -167,18 +218,20 @@ def _bytes_of(path: Path) -> bytes:
         raise ImageError(path, "is a folder" if path.is_dir() else f"could not be read: {error.strerror or error}") from error
 
 
-def _decode(data: bytes, path: Path) -> tuple[Image.Image, Array]:
+def _decode(data: bytes, path: Path, max_pixels: int = MAX_PIXELS) -> tuple[Image.Image, Array]:
     """The opened picture, for what it says of itself, and its pixels as stored: (H, W, C) uint8 or uint16, C: grey, +alpha, RGB, +alpha."""
     if not data:
         raise ImageError(path, "is empty (0 bytes)", "Copy or download it again.")
     try:
-        image = Image.open(io.BytesIO(data), formats=FORMATS)
+        with _no_limit():
+            image = Image.open(io.BytesIO(data), formats=FORMATS)
     except UnidentifiedImageError as error:
         raise ImageError(path, f"is not a picture of a kind that is read here ({', '.join(FORMATS)})") from error
-    except Image.DecompressionBombError as error:
-        raise ImageError(path, f"is too large: {error}", "Cut it into parts.") from error
     except Exception as error:  # decoders raise anything at all on damaged files
         raise ImageError(path, f"is damaged: {error}", "Copy or download it again.") from error
+    if image.width * image.height > max_pixels:
+        what = f"is too large: {image.width} x {image.height} pixels, more than {max_pixels:,}"
+        raise ImageError(path, what, "If it is no decompression bomb, raise max_pixels.")
     frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)  # a phone's MPO is one photograph with extras behind it
     if frames > 1:
         raise ImageError(path, f"holds {frames} frames or pages, not one picture", "Save each as a picture of its own.")
@@ -196,6 +249,20 @@ def _decode(data: bytes, path: Path) -> tuple[Image.Image, Array]:
 
 class _UnknownForm(Exception):
     pass
+
+
+_LIMIT = threading.Lock()
+
+
+@contextlib.contextmanager
+def _no_limit() -> Iterator[None]:
+    """Without Pillow's own limit while a header is read; ours is the caller's to choose, and Pillow's stays the user's."""
+    with _LIMIT:
+        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        try:
+            yield
+        finally:
+            Image.MAX_IMAGE_PIXELS = limit
 
 
 def _raw_mode(image: Image.Image) -> str:
@@ -281,29 +348,35 @@ def _encode_ppm16(stored: Array) -> bytes:
 
 
 def _encode_png16(stored: Array, about: dict[str, bytes]) -> bytes:
-    """16-bit colour, which Pillow does not write: the PNG specification's chunks, rows without filters' guesses (filter 0)."""
+    """16-bit colour, which Pillow does not write: the PNG specification's chunks, rows without filters' guesses."""
 
     def chunk(name: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
 
     height, width, channels = stored.shape
-    raw = stored.astype(">u2").reshape(height, -1).view(np.uint8)
-    up = np.concatenate([raw[:1], raw[1:] - raw[:-1]])  # filter 2 (up), modulo 256; the first row's neighbour above counts 0
-    rows = np.concatenate([np.full((height, 1), 2, np.uint8), up], axis=1)
     kind = {2: 4, 3: 2, 4: 6}[channels]
     parts = [b"\x89PNG\r\n\x1a\n", chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 16, kind, 0, 0, 0))]
     if "icc_profile" in about:
         parts.append(chunk(b"iCCP", b"ICC Profile\0\0" + zlib.compress(about["icc_profile"])))
     if "exif" in about:
         parts.append(chunk(b"eXIf", about["exif"].removeprefix(b"Exif\0\0")))
-    return b"".join([*parts, chunk(b"IDAT", zlib.compress(rows.tobytes(), 6)), chunk(b"IEND", b"")])
+    packer = zlib.compressobj(6)
+    above = np.zeros((1, width * channels * 2), np.uint8)  # the first row's neighbour counts 0
+    for start in range(0, height, _BAND):
+        raw = stored[start : start + _BAND].astype(">u2").reshape(-1, width * channels).view(np.uint8)
+        up = raw - np.concatenate([above, raw[:-1]])  # filter 2 (up), modulo 256
+        above = raw[-1:]
+        parts.append(chunk(b"IDAT", packer.compress(np.concatenate([np.full((len(up), 1), 2, np.uint8), up], axis=1).tobytes())))
+    return b"".join([*parts, chunk(b"IDAT", packer.flush()), chunk(b"IEND", b"")])
 
 
 def _encode_tiff16(stored: Array, about: dict[str, bytes]) -> bytes:
     """16 bits a channel, which Pillow writes for grey alone: one deflated strip (TIFF 6.0 and Adobe's supplement)."""
     stored = stored[..., [0, 0, 0, 1]] if stored.shape[2] == 2 else stored  # Pillow knows no 16-bit grey with alpha in a TIFF
     height, width, channels = stored.shape
-    pixels = zlib.compress(stored.astype("<u2").tobytes(), 6)
+    packer = zlib.compressobj(6)
+    bands = [packer.compress(stored[start : start + _BAND].astype("<u2").tobytes()) for start in range(0, height, _BAND)]
+    pixels = b"".join([*bands, packer.flush()])
     tags = TiffImagePlugin.ImageFileDirectory_v2(prefix=b"II")
     if "exif" in about:
         exif = Image.Exif()
