@@ -11,7 +11,8 @@ import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader, Dataset, default_collate
 
-from dehaze_zoo.data.haze import Haze
+from dehaze_zoo.data.degradation import Degradation, DegradedPairs, DegradedTraining
+from dehaze_zoo.data.haze import Haze, Hazing
 from dehaze_zoo.data.layouts import Pair, PairList, find_pairs, find_root, hold_out, pair_folders
 from dehaze_zoo.data.pairs import Augment, JudgedPairs, Sample, TrainingPairs
 from dehaze_zoo.data.samplers import EpochSampler, ShardSampler
@@ -188,13 +189,43 @@ class SyntheticDataModule(DehazingData):
         height, width = self.picture_size
         return ScenePairs(split, self.val_pairs if split == "val" else self.test_pairs, height, width, self._haze(), self.outdoor)
 
-    def _haze(self) -> Haze:
+    def _haze(self) -> Hazing:
         ranges: dict[str, Any] = {name: value if name == "tint" else tuple(value) for name, value in self.haze.items()}
         return Haze(**ranges)
 
 
 class _Guarded(Dataset[Any]):
     """An ImageError as an item: raised in a worker, torch would turn it into a RuntimeError with a traceback for its text."""
+
+class DegradedDataModule(SyntheticDataModule):
+    """RIDCP's degradation pipeline, over built-in scenes or over the user's own clear pictures; see degradation.py.
+
+    ``degradation``: arguments of Degradation; ``depth_kind``: what the user's depth maps hold, distance or disparity. The others as in
+    SyntheticDataModule. Scenes are drawn at many sizes already: the pipeline's own random scale belongs to pictures alone.
+    """
+
+    def __init__(
+        self, degradation: Mapping[str, Any] | None = None, depth_kind: str = "distance", set: str = "ridcp_haze", **shared: Any
+    ) -> None:
+        super().__init__(set=set, **shared)
+        self.degradation, self.depth_kind = degradation or {}, depth_kind
+
+    def training_set(self) -> Dataset[Sample]:
+        if self.clear is None:
+            return super().training_set()
+        pictures = clear_pictures(self.clear, self.depth, self.holdout)["train"]
+        return DegradedTraining(pictures, self.crop_size, self._haze(), self.seed, self.depth_kind)
+
+    def pairs(self, split: str) -> Dataset[Sample]:
+        if self.clear is None or split not in ("train", "val", "test"):
+            return super().pairs(split)
+        pictures = clear_pictures(self.clear, self.depth, self.holdout)[split]
+        return DegradedPairs(pictures, self._haze(), self.val_crop if split == "val" else None, self.depth_kind)
+
+    def _haze(self) -> Degradation:
+        drawn: dict[str, Any] = {name: tuple(value) if isinstance(value, Sequence) else value for name, value in self.degradation.items()}
+        return Degradation(**drawn)
+
 
     def __init__(self, dataset: Dataset[Sample]) -> None:
         self.dataset = dataset

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +21,13 @@ def transmission(depth: Floats, beta: float) -> Floats:
 def scatter(clear: Floats, t: Floats, airlight: Floats | float) -> Floats:
     """clear t + airlight (1 - t), Koschmieder's law: (H, W, 3) from clear (H, W, 3) in [0, 1], t (H, W), airlight one or three values."""
     return clear * t[..., None] + np.asarray(airlight, dtype=clear.dtype) * (1 - t[..., None])
+
+
+class Hazing(Protocol):
+    """What hazes clear pictures: Haze here, Degradation for RIDCP's pipeline."""
+
+    def apply(self, clear: npt.NDArray[np.float32], depth: npt.NDArray[np.float32], rng: np.random.Generator) -> npt.NDArray[np.float32]:
+        """The hazy picture (H, W, 3) of a clear one in [0, 1] with depth (H, W), 1 the farthest solid point."""
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from torch.utils.data import Dataset
 
-from dehaze_zoo.data.haze import Haze
+from dehaze_zoo.data.haze import Hazing
 from dehaze_zoo.data.images import read_picture, read_rgb
 from dehaze_zoo.data.layouts import pictures
 from dehaze_zoo.data.pairs import Augment, Sample, as_tensor, centre, padded
@@ -33,7 +33,7 @@ class SceneTraining(Dataset[Sample]):
     lie ``_BLOCK`` / views positions apart, so that a batch holds different scenes.
     """
 
-    def __init__(self, samples: int, crop_size: int, frame: int, haze: Haze, outdoor: float, seed: int, views: int = 1) -> None:
+    def __init__(self, samples: int, crop_size: int, frame: int, haze: Hazing, outdoor: float, seed: int, views: int = 1) -> None:
         if views < 1 or _BLOCK % views:
             raise UsageError(f"data.views={views}: must be 1, 2, 4, 8, 16, 32 or {_BLOCK}.")
         self.samples, self.crop_size, self.frame, self.haze, self.outdoor, self.seed = samples, crop_size, frame, haze, outdoor, seed
@@ -68,7 +68,7 @@ class SceneTraining(Dataset[Sample]):
 class ScenePairs(Dataset[Sample]):
     """Built-in scenes for judging, whole pictures of height x width: number i of a split is always the same; splits share none."""
 
-    def __init__(self, split: str, count: int, height: int, width: int, haze: Haze, outdoor: float) -> None:
+    def __init__(self, split: str, count: int, height: int, width: int, haze: Hazing, outdoor: float) -> None:
         self.split, self.count, self.height, self.width, self.haze, self.outdoor = split, count, height, width, haze, outdoor
 
     def __len__(self) -> int:
@@ -85,7 +85,7 @@ class ScenePairs(Dataset[Sample]):
 class HazedTraining(Dataset[Sample]):
     """Random crops of the user's clear pictures, hazed; drawn by Tokens. Reading raises ImageError."""
 
-    def __init__(self, files: Sequence[tuple[Path, Path | None]], crop_size: int, augment: Augment, haze: Haze, seed: int) -> None:
+    def __init__(self, files: Sequence[tuple[Path, Path | None]], crop_size: int, augment: Augment, haze: Hazing, seed: int) -> None:
         self.files, self.crop_size, self.augment, self.haze, self.seed = files, crop_size, augment, haze, seed
 
     def __len__(self) -> int:
@@ -106,7 +106,7 @@ class HazedTraining(Dataset[Sample]):
 class HazedPairs(Dataset[Sample]):
     """The user's clear pictures hazed for judging, whole or their centre; a picture's haze depends on its name alone. Raises ImageError."""
 
-    def __init__(self, files: Sequence[tuple[Path, Path | None]], haze: Haze, crop: int | None = None) -> None:
+    def __init__(self, files: Sequence[tuple[Path, Path | None]], haze: Hazing, crop: int | None = None) -> None:
         self.files, self.haze, self.crop = files, haze, crop
 
     def __len__(self) -> int:
@@ -145,8 +145,8 @@ def clear_pictures(
     return {"val": files[:share], "test": files[share : 2 * share], "train": files[2 * share :]}
 
 
-def read_depth(path: Path, of: Path, size: tuple[int, ...]) -> Floats:
-    """A depth map (H, W) of distances in any unit, scaled so that the farthest is 1; 0 and what is not finite counts as the farthest.
+def read_depth(path: Path, of: Path, size: tuple[int, ...], unknown: float = 1) -> Floats:
+    """A depth map (H, W) of distances in any unit, scaled so that the farthest is 1; 0 and what is not finite becomes ``unknown``.
 
     .npy, .npz (its first array) or a grey picture of 8 or 16 bits. Raises ImageError for anything else, and where ``size`` differs.
     """
@@ -163,7 +163,7 @@ def read_depth(path: Path, of: Path, size: tuple[int, ...]) -> Floats:
         raise ImageError(path, f"this depth map and its picture {of} differ in size: {sizes}", "Both must show the same view.")
     known = np.isfinite(depth) & (depth > 0)
     farthest = float(depth[known].max()) if known.any() else 1.0
-    return np.asarray(np.where(known, depth / np.float32(farthest), np.float32(1)))
+    return np.asarray(np.where(known, depth / np.float32(farthest), np.float32(unknown)))
 
 
 def guessed_depth(clear: npt.NDArray[Any], rng: np.random.Generator) -> Floats:
@@ -210,7 +210,7 @@ def _unit(picture: npt.NDArray[Any]) -> Floats:
     return np.asarray(picture / np.float32(255) if picture.dtype == np.uint8 else picture, np.float32)
 
 
-def _sample(clear: Floats, depth: Floats, haze: Haze, rng: np.random.Generator, name: str) -> Sample:
+def _sample(clear: Floats, depth: Floats, haze: Hazing, rng: np.random.Generator, name: str) -> Sample:
     hazy = haze.apply(clear, depth, rng)
     levels = [np.rint(np.clip(picture, 0, 1) * 255).astype(np.uint8) for picture in (hazy, clear)]
     return {"hazy": as_tensor(levels[0]), "clear": as_tensor(levels[1]), "name": name}
