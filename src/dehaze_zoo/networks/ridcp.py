@@ -7,6 +7,7 @@ that finds the clear codes in a hazy image, and a second decoder aligned to the 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -62,9 +63,9 @@ def _up(width: int) -> nn.Sequential:
 class TransformerGroups(nn.Module):
     """The four residual groups of six blocks at the end of stage 2's encoder."""
 
-    def __init__(self, attention: Callable[[int], nn.Module]) -> None:
+    def __init__(self, width: int, depth: int, attention: Callable[[int], nn.Module]) -> None:
         super().__init__()
-        self.swin_blks = nn.ModuleList(ResidualGroup(256, 6, attention) for _ in range(4))
+        self.swin_blks = nn.ModuleList(ResidualGroup(width, depth, attention) for _ in range(4))
 
     def forward(self, x: Tensor) -> Tensor:
         for group in self.swin_blks:
@@ -73,14 +74,16 @@ class TransformerGroups(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Image (B, 3, H, W), sides multiples of 4, to features (B, 256, H/4, W/4)."""
+    """Image (B, 3, H, W), sides multiples of 4, to features (B, 4 * width, H/4, W/4); ``last`` comes after the convolutions."""
 
-    def __init__(self, attention: Callable[[int], nn.Module] | None = None) -> None:
+    def __init__(self, width: int, last: nn.Module | None = None) -> None:
         super().__init__()
-        self.in_conv = nn.Conv2d(3, 64, 4, padding=1)
-        self.blocks = nn.ModuleList([_down(64), _down(128)])
-        if attention is not None:
-            self.blocks.append(TransformerGroups(attention))
+        if width % 32:
+            raise UsageError(f"RIDCP of width {width}: must be a multiple of 32, its group norms have 32 groups")
+        self.in_conv = nn.Conv2d(3, width, 4, padding=1)
+        self.blocks = nn.ModuleList([_down(width), _down(2 * width)])
+        if last is not None:
+            self.blocks.append(last)
 
     def forward(self, image: Tensor) -> Tensor:
         x: Tensor = self.in_conv(image)
@@ -103,18 +106,18 @@ class DecoderStep(nn.Module):
 class AlignedDecoder(nn.Module):
     """Stage 2's decoder: its steps (``upsampler``), each followed by the alignment to the frozen decoder's output of that step."""
 
-    def __init__(self) -> None:
+    def __init__(self, width: int) -> None:
         super().__init__()
-        self.upsampler = nn.ModuleList([_up(256), _up(128)])
-        self.warp = nn.ModuleList([Alignment(128), Alignment(64)])
+        self.upsampler = nn.ModuleList([_up(4 * width), _up(2 * width)])
+        self.warp = nn.ModuleList([Alignment(2 * width), Alignment(width)])
 
 
 class AfterQuantisation(nn.Module):
-    """512 channels of the codebook to the decoder's 256."""
+    """8 * width channels of the codebook to the decoder's 4 * width."""
 
-    def __init__(self) -> None:
+    def __init__(self, width: int) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(512, 256, 3, padding=1)
+        self.conv = nn.Conv2d(8 * width, 4 * width, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.conv(x)  # type: ignore[no-any-return]
@@ -137,20 +140,22 @@ class VQGAN(nn.Module):
     """Stage 1: encoder, codebook of ``codebook_size`` x 512, decoder. VQ-VAE is the same network with another recipe.
 
     ``net(image)``: (B, 3, H, W) RGB in [0, 1] to its reconstruction, unclamped; any H, W >= 1, mirrored inside to multiples of 32.
+    ``width`` 64 is published; the codebook has 8 times as many channels. Shapes below are of the published width.
+
     """
 
     LEARNT_APART = ("quantize_group.0.embedding.weight",)
     """Learns by the codebook loss alone: the gradient of the image passes straight through."""
 
-    def __init__(self, codebook_size: int = 1024) -> None:
+    def __init__(self, codebook_size: int = 1024, width: int = 64) -> None:
         super().__init__()
-        self.multiscale_encoder = Encoder()
-        self.before_quant_group = nn.ModuleList([nn.Conv2d(256, 512, 1)])
-        self.quantize_group = nn.ModuleList([VectorQuantiser(codebook_size, 512)])
-        self.after_quant_group = nn.ModuleList([AfterQuantisation()])
-        self.decoder_group = nn.ModuleList([DecoderStep(256), DecoderStep(128)])
-        self.out_conv = nn.Conv2d(64, 3, 3, padding=1)
-        self.residual_conv = nn.Conv2d(64, 3, 3, padding=1)
+        self.multiscale_encoder = Encoder(width)
+        self.before_quant_group = nn.ModuleList([nn.Conv2d(4 * width, 8 * width, 1)])
+        self.quantize_group = nn.ModuleList([VectorQuantiser(codebook_size, 8 * width)])
+        self.after_quant_group = nn.ModuleList([AfterQuantisation(width)])
+        self.decoder_group = nn.ModuleList([DecoderStep(4 * width), DecoderStep(2 * width)])
+        self.out_conv = nn.Conv2d(width, 3, 3, padding=1)
+        self.residual_conv = nn.Conv2d(width, 3, 3, padding=1)
         self.residual_conv.requires_grad_(False)  # published stage-1 files carry it for stage 2; nothing here uses it
 
     def forward(self, image: Tensor) -> Tensor:
@@ -215,7 +220,9 @@ class Branches(NamedTuple):
 
 
 class RIDCP(nn.Module):
-    """Stage 2. ``attention(i)`` builds the attention of the i-th block of each group; ``codebook_size`` must be stage 1's.
+    """Stage 2. ``attention(width, i)`` builds the attention of block i of each group of ``depth``, for tokens of that width.
+
+    ``codebook_size`` and ``width`` must be stage 1's.
 
     ``net(hazy, alpha=None)``: (B, 3, H, W) RGB in [0, 1] to restored, unclamped; any H, W >= 1, mirrored inside to at least one more
     multiple of 32, as published. ``alpha`` sets how strongly codes of haze are shunned, in the paper's sign (positive enhances, 0 is
@@ -223,16 +230,18 @@ class RIDCP(nn.Module):
     matching weights and (as NonFiniteOffsets) for NaN in the image. The codebook and its decoder are frozen from the start.
     """
 
-    def __init__(self, attention: Callable[[int], nn.Module], codebook_size: int = 1024) -> None:
+    tiling = Tiling(reach=96, step=MULTIPLE, caveat="its group norms and its alignment's means are taken over the whole picture")
+
+    def __init__(self, attention: Callable[[int, int], nn.Module], codebook_size: int = 1024, width: int = 64, depth: int = 6) -> None:
         super().__init__()
-        self.multiscale_encoder = Encoder(attention)
-        self.multiscale_decoder = AlignedDecoder()
-        self.before_quant_group = nn.ModuleList([nn.Conv2d(256, 512, 1)])
-        self.quantize_group = nn.ModuleList([MatchingQuantiser(codebook_size, 512)])
-        self.after_quant_group = nn.ModuleList([AfterQuantisation()])
-        self.decoder_group = nn.ModuleList([DecoderStep(256), DecoderStep(128)])
-        self.out_conv = nn.Conv2d(64, 3, 3, padding=1)
-        self.residual_conv = nn.Conv2d(64, 3, 3, padding=1)
+        self.multiscale_encoder = Encoder(width, TransformerGroups(4 * width, depth, partial(attention, 4 * width)))
+        self.multiscale_decoder = AlignedDecoder(width)
+        self.before_quant_group = nn.ModuleList([nn.Conv2d(4 * width, 8 * width, 1)])
+        self.quantize_group = nn.ModuleList([MatchingQuantiser(codebook_size, 8 * width)])
+        self.after_quant_group = nn.ModuleList([AfterQuantisation(width)])
+        self.decoder_group = nn.ModuleList([DecoderStep(4 * width), DecoderStep(2 * width)])
+        self.out_conv = nn.Conv2d(width, 3, 3, padding=1)
+        self.residual_conv = nn.Conv2d(width, 3, 3, padding=1)
         for part in (self.quantize_group, self.after_quant_group, self.decoder_group, self.out_conv):
             part.requires_grad_(False)
 
@@ -258,12 +267,14 @@ class RIDCP(nn.Module):
         return Branches(self.residual_conv(x), self.out_conv(f), features, codes)
 
     def start_from(self, stage1: VQGAN) -> None:
-        """Takes over every weight that stage 1 has too. Raises UsageError where the codebooks differ in size."""
-        ours, theirs = (net.quantiser.embedding.num_embeddings for net in (self, stage1))
+        """Takes over every weight that stage 1 has too. Raises UsageError where codebooks or widths differ."""
+        (ours, wide), (theirs, stage1_wide) = (net.quantiser.embedding.weight.shape for net in (self, stage1))
         if ours != theirs:
             raise UsageError(f"stage 1 has a codebook of {theirs} codes, this network one of {ours}; set codebook_size={theirs}")
         self.load_state_dict(stage1.state_dict(), strict=False)
 
+        if wide != stage1_wide:
+            raise UsageError(f"stage 1 has width {stage1_wide // 8}, this network {wide // 8}; set width={stage1_wide // 8}")
     def set_matching(self, frequency_gap: Tensor, alpha: float) -> None:
         """Stores matching weights f = P_haze - P_clear (codes,), the paper's sign, and the alpha to use by default.
 
@@ -321,13 +332,13 @@ _ORIGIN = {
 @register_model(**_ORIGIN)
 def ridcp(**overrides: Any) -> RIDCP:
     """RIDCP with shifted-window attention, 8 heads, windows of 8: 29,479,902 parameters."""
-    return RIDCP(lambda i: WindowAttention(256, 8, window=8, shift=4 * (i % 2)), **overrides)
+    return RIDCP(lambda width, i: WindowAttention(width, 8, window=8, shift=4 * (i % 2)), **overrides)
 
 
 @register_model(**_ORIGIN)
 def ridcp_nat(**overrides: Any) -> RIDCP:
     """RIDCP with neighbourhood attention, kernel 7, in place of the shifted windows."""
-    return RIDCP(lambda _: NeighbourhoodAttention(256, 8, kernel=7), **overrides)
+    return RIDCP(lambda width, _: NeighbourhoodAttention(width, 8, kernel=7), **overrides)
 
 
 @register_model(**_ORIGIN)
