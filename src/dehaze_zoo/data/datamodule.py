@@ -194,9 +194,6 @@ class SyntheticDataModule(DehazingData):
         return Haze(**ranges)
 
 
-class _Guarded(Dataset[Any]):
-    """An ImageError as an item: raised in a worker, torch would turn it into a RuntimeError with a traceback for its text."""
-
 class DegradedDataModule(SyntheticDataModule):
     """RIDCP's degradation pipeline, over built-in scenes or over the user's own clear pictures; see degradation.py.
 
@@ -226,6 +223,9 @@ class DegradedDataModule(SyntheticDataModule):
         drawn: dict[str, Any] = {name: tuple(value) if isinstance(value, Sequence) else value for name, value in self.degradation.items()}
         return Degradation(**drawn)
 
+
+class _Guarded(Dataset[Any]):
+    """An ImageError as an item: raised in a worker, torch would turn it into a RuntimeError with a traceback for its text."""
 
     def __init__(self, dataset: Dataset[Sample]) -> None:
         self.dataset = dataset

@@ -61,7 +61,7 @@ def _up(width: int) -> nn.Sequential:
 
 
 class TransformerGroups(nn.Module):
-    """The four residual groups of six blocks at the end of stage 2's encoder."""
+    """The four residual groups of ``depth`` blocks at the end of stage 2's encoder."""
 
     def __init__(self, width: int, depth: int, attention: Callable[[int], nn.Module]) -> None:
         super().__init__()
@@ -139,9 +139,9 @@ class Reconstruction(NamedTuple):
 class VQGAN(nn.Module):
     """Stage 1: encoder, codebook of ``codebook_size`` x 512, decoder. VQ-VAE is the same network with another recipe.
 
-    ``net(image)``: (B, 3, H, W) RGB in [0, 1] to its reconstruction, unclamped; any H, W >= 1, mirrored inside to multiples of 32.
     ``width`` 64 is published; the codebook has 8 times as many channels. Shapes below are of the published width.
 
+    ``net(image)``: (B, 3, H, W) RGB in [0, 1] to its reconstruction, unclamped; any H, W >= 1, mirrored inside to multiples of 32.
     """
 
     LEARNT_APART = ("quantize_group.0.embedding.weight",)
@@ -230,8 +230,6 @@ class RIDCP(nn.Module):
     matching weights and (as NonFiniteOffsets) for NaN in the image. The codebook and its decoder are frozen from the start.
     """
 
-    tiling = Tiling(reach=96, step=MULTIPLE, caveat="its group norms and its alignment's means are taken over the whole picture")
-
     def __init__(self, attention: Callable[[int, int], nn.Module], codebook_size: int = 1024, width: int = 64, depth: int = 6) -> None:
         super().__init__()
         self.multiscale_encoder = Encoder(width, TransformerGroups(4 * width, depth, partial(attention, 4 * width)))
@@ -271,10 +269,10 @@ class RIDCP(nn.Module):
         (ours, wide), (theirs, stage1_wide) = (net.quantiser.embedding.weight.shape for net in (self, stage1))
         if ours != theirs:
             raise UsageError(f"stage 1 has a codebook of {theirs} codes, this network one of {ours}; set codebook_size={theirs}")
-        self.load_state_dict(stage1.state_dict(), strict=False)
-
         if wide != stage1_wide:
             raise UsageError(f"stage 1 has width {stage1_wide // 8}, this network {wide // 8}; set width={stage1_wide // 8}")
+        self.load_state_dict(stage1.state_dict(), strict=False)
+
     def set_matching(self, frequency_gap: Tensor, alpha: float) -> None:
         """Stores matching weights f = P_haze - P_clear (codes,), the paper's sign, and the alpha to use by default.
 
