@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dehaze_zoo.checkpoints.create import create_model
-    from dehaze_zoo.inference.restore import dehaze
+    from dehaze_zoo.inference.dehaze import dehaze
     from dehaze_zoo.networks.registry import list_models, model_info, register_model
 
 __version__ = "0.1.0"
@@ -15,7 +15,7 @@ __all__ = ["create_model", "dehaze", "list_models", "model_info", "register_mode
 
 _HOMES = {
     "create_model": "dehaze_zoo.checkpoints.create",
-    "dehaze": "dehaze_zoo.inference.restore",
+    "dehaze": "dehaze_zoo.inference.dehaze",
     "list_models": "dehaze_zoo.networks.registry",
     "model_info": "dehaze_zoo.networks.registry",
     "register_model": "dehaze_zoo.networks.registry",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from dehaze_zoo.networks.blocks.tiles import Tiling
 from dehaze_zoo.networks.registry import register_model
 
 
@@ -13,6 +14,8 @@ class AODNet(nn.Module):
 
     Attribute names follow the known weight files.
     """
+
+    tiling = Tiling(reach=1 + 2 + 3 + 1)  # halves of its kernels
 
     def __init__(self) -> None:
         super().__init__()

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dehaze_zoo.networks.blocks.tiles import OfTheWhole, Tiling
 from dehaze_zoo.networks.registry import register_model
 
 LUMA = (0.299, 0.587, 0.114)
@@ -21,14 +22,23 @@ class DarkChannelPrior(nn.Module):
 
     def __init__(self, patch: int = 15, omega: float = 0.95, t_min: float = 0.1, radius: int = 60, eps: float = 1e-4) -> None:
         super().__init__()
+        self.airlight = Airlight()
+        self.tiling = Tiling(reach=2 * (patch // 2) + 2 * radius, caveat="its airlight is found in the picture shrunk")
         self.patch, self.omega, self.t_min, self.radius, self.eps = patch, omega, t_min, radius, eps
 
     def forward(self, hazy: Tensor) -> Tensor:
         luma = (hazy * hazy.new_tensor(LUMA).view(1, 3, 1, 1)).sum(1, keepdim=True)
-        air = airlight(hazy, luma, dark_channel(hazy, self.patch))
+        air = self.airlight(hazy, luma, dark_channel(hazy, self.patch))
         transmission = 1 - self.omega * dark_channel(hazy / air.clamp(min=1e-3), self.patch)
         transmission = guided_filter(luma, transmission, self.radius, self.eps).clamp(min=self.t_min)
         return (hazy - air) / transmission + air
+
+
+class Airlight(OfTheWhole):
+    """``airlight`` as a part of the network, so that tiles can take it from the whole picture."""
+
+    def forward(self, hazy: Tensor, luma: Tensor, dark: Tensor) -> Tensor:
+        return airlight(hazy, luma, dark)
 
 
 def dark_channel(image: Tensor, patch: int) -> Tensor:

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dehaze_zoo.networks.blocks.padding import crop_to, pad_reflect
+from dehaze_zoo.networks.blocks.tiles import Tiling
 from dehaze_zoo.networks.registry import register_model
 
 WIDTH = 64
@@ -70,6 +71,8 @@ class GCANet(nn.Module):
 
     Inside it works on grey levels 0..255, less 128, with an edge map as fourth channel. Attribute names follow the authors' file.
     """
+
+    tiling = Tiling(reach=128, step=2, caveat="its instance norms are taken over the whole picture")
 
     def __init__(self) -> None:
         super().__init__()

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from dehaze_zoo.networks.blocks.padding import crop_to, pad_reflect
+from dehaze_zoo.networks.blocks.tiles import GlobalMean, Tiling
 from dehaze_zoo.networks.registry import register_model
 
 
@@ -67,7 +68,7 @@ class SKFusion(nn.Module):
         super().__init__()
         hidden = max(width // 8, 4)
         self.mlp = nn.Sequential(
-            nn.AdaptiveAvgPool2d(1), nn.Conv2d(width, hidden, 1, bias=False), nn.ReLU(), nn.Conv2d(hidden, 2 * width, 1, bias=False)
+            GlobalMean(), nn.Conv2d(width, hidden, 1, bias=False), nn.ReLU(), nn.Conv2d(hidden, 2 * width, 1, bias=False)
         )
 
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
@@ -101,6 +102,8 @@ class GUNet(nn.Module):
         self.outconv = _proj(nn.Sequential(conv3(width, 3)))
         # The coarsest of the four scales must be larger than the depthwise kernel's reflection.
         self.smallest = 8 * (kernel_size // 2 + 1)
+        # Measured at depth 2 on a trained network: 0.6/255 beyond 48 pixels, 0.01 beyond 64; what a stack sees grows with its root.
+        self.tiling = Tiling(reach=8 * math.ceil(8 * math.sqrt(depth / 2)), step=8)
 
     def forward(self, hazy: Tensor) -> Tensor:
         x = 2 * pad_reflect(hazy, 8, minimum=self.smallest) - 1

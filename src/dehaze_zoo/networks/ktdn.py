@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from dehaze_zoo.errors import UsageError
 from dehaze_zoo.networks.blocks.padding import crop_to, pad_reflect
+from dehaze_zoo.networks.blocks.tiles import GlobalMean, Tiling
 from dehaze_zoo.networks.registry import register_model
 
 ENCODER = "res2net101d"
@@ -31,10 +32,11 @@ class ChannelAttention(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
+        self.mean = GlobalMean()
         self.ca = nn.Sequential(nn.Conv2d(width, width // 8, 1), nn.ReLU(), nn.Conv2d(width // 8, width, 1), nn.Sigmoid())
 
     def forward(self, features: Tensor) -> Tensor:
-        factors: Tensor = self.ca(features.mean((2, 3), keepdim=True))
+        factors: Tensor = self.ca(self.mean(features))
         return features * factors
 
 
@@ -94,6 +96,7 @@ class KTDN(nn.Module):
 
     mean: Tensor
     std: Tensor
+    tiling = Tiling(reach=128, step=32, caveat="its encoder sees further than the borders that tiles share")  # 32: the enhancer's averages
 
     def __init__(self, pretrained: bool | str | Path = False) -> None:
         super().__init__()

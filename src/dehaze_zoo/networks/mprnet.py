@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from dehaze_zoo.errors import UsageError
 from dehaze_zoo.networks.blocks.padding import crop_to, pad_reflect
+from dehaze_zoo.networks.blocks.tiles import Tiling
 from dehaze_zoo.networks.registry import register_model
 
 SLOPE = "act.weight"
@@ -227,6 +228,8 @@ class MPRNet(nn.Module):
     ``width``: features at full size; ``unet_step``, ``orsnet_step``: what a U-Net level and stage 3 have more. ``stages``: 1, 2 or 3, how
     many are built and run; the output is the last one's. UsageError for another number.
     """
+
+    tiling = Tiling(reach=64, step=8, caveat="its first stage works on the quarters of a picture, its second on the halves")
 
     def __init__(self, width: int = 40, unet_step: int = 20, orsnet_step: int = 16, stages: int = 3) -> None:
         super().__init__()

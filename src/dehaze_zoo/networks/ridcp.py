@@ -19,6 +19,7 @@ from dehaze_zoo.networks.blocks.neighbourhood import NeighbourhoodAttention
 from dehaze_zoo.networks.blocks.padding import crop_to, extend_mirror, padded_size
 from dehaze_zoo.networks.blocks.quantiser import MatchingQuantiser, VectorQuantiser
 from dehaze_zoo.networks.blocks.swin import ResidualGroup, WindowAttention
+from dehaze_zoo.networks.blocks.tiles import Tiling
 from dehaze_zoo.networks.registry import register_model
 
 PUBLISHED_ALPHA = 21.25
@@ -144,6 +145,7 @@ class VQGAN(nn.Module):
     ``net(image)``: (B, 3, H, W) RGB in [0, 1] to its reconstruction, unclamped; any H, W >= 1, mirrored inside to multiples of 32.
     """
 
+    tiling = Tiling(reach=96, step=MULTIPLE, caveat="its group norms are taken over the whole picture")
     LEARNT_APART = ("quantize_group.0.embedding.weight",)
     """Learns by the codebook loss alone: the gradient of the image passes straight through."""
 
@@ -229,6 +231,8 @@ class RIDCP(nn.Module):
     plain nearest code); by default the value stored with the matching weights, 0 without. Raises UsageError for an alpha without
     matching weights and (as NonFiniteOffsets) for NaN in the image. The codebook and its decoder are frozen from the start.
     """
+
+    tiling = Tiling(reach=96, step=MULTIPLE, caveat="its group norms and its alignment's means are taken over the whole picture")
 
     def __init__(self, attention: Callable[[int, int], nn.Module], codebook_size: int = 1024, width: int = 64, depth: int = 6) -> None:
         super().__init__()
