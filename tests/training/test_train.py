@@ -236,21 +236,6 @@ def verb(run_dir: Path, *overrides: str, before: str = "", **env: str) -> subpro
     return subprocess.run(start, capture_output=True, text=True, timeout=120, env={**ENV, **env})
 
 
-def test_sigkill_in_the_midst_of_an_epoch_then_resume(tmp_path: Path) -> None:
-    kill = (
-        "import os\nfrom dehaze_zoo.training.module import DehazingModule as M\nstep = M.training_step\n"
-        "def fatal(self, batch, i):\n    if self.global_step == 3: os.kill(os.getpid(), 9)\n    return step(self, batch, i)\n"
-        "M.training_step = fatal"
-    )
-    killed = verb(tmp_path / "run", before=kill)
-    assert killed.returncode == -9, killed.stderr
-    assert not json.loads((tmp_path / "run" / "run.json").read_text())["finished"]
-    torch.set_num_threads(1)
-    tiny.train(tmp_path / "run", "resume=auto")
-    tiny.train(tmp_path / "undisturbed")
-    assert tiny.same(tiny.state(tmp_path / "run"), tiny.state(tmp_path / "undisturbed"))
-
-
 def test_two_ranks_see_the_samples_and_validation_images_of_one(tmp_path: Path) -> None:
     """AOD-Net has no batch norm: gradients over two ranks are those of the whole batch."""
     same = ["model=aodnet", "callbacks.grid.pictures=2"]

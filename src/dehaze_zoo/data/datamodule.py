@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 
 from dehaze_zoo.data.degradation import Degradation, DegradedPairs, DegradedTraining
 from dehaze_zoo.data.haze import Haze, Hazing
-from dehaze_zoo.data.layouts import Pair, PairList, find_pairs, find_root, hold_out, pair_folders
+from dehaze_zoo.data.layouts import LAYOUTS, Pair, PairList, find_pairs, find_root, hold_out, pair_folders
 from dehaze_zoo.data.pairs import Augment, JudgedPairs, Sample, TrainingPairs
 from dehaze_zoo.data.samplers import EpochSampler, ShardSampler
 from dehaze_zoo.data.synthetic import HazedPairs, HazedTraining, ScenePairs, SceneTraining, clear_pictures
@@ -52,8 +52,11 @@ class DehazingData(pl.LightningDataModule, ABC):
         full = self.samples_per_epoch // self.batch_size * self.batch_size
         sampler = EpochSampler(len(dataset), full or self.samples_per_epoch, self.seed, rank, ranks)  # type: ignore[arg-type]
         if self.trainer is not None:
-            # Lightning sets this same number, but on a resume only after the workers have begun to fetch.
-            sampler.set_epoch(self.trainer.fit_loop.epoch_progress.current.processed)  # type: ignore[attr-defined]
+            # Lightning sets this same epoch, but on a resume only after the workers have begun to fetch; the position it leaves to us.
+            loop = self.trainer.fit_loop  # type: ignore[attr-defined]
+            done = loop.epoch_loop.batch_progress
+            batches = 0 if done.is_last_batch else done.current.ready
+            sampler.start_at(loop.epoch_progress.current.processed, batches * self.batch_size)
         return self._loader(dataset, sampler, self.batch_size // ranks, persistent=self.num_workers > 0)
 
     def val_dataloader(self) -> DataLoader[Sample]:
@@ -131,7 +134,7 @@ class PairDataModule(DehazingData):
 
     def _train_and_val(self) -> tuple[list[Pair], list[Pair]]:
         train, val = self._found("train"), self._found("val")
-        if train.hazy != val.hazy:
+        if train.hazy != val.hazy or (self.set in LAYOUTS and LAYOUTS[self.set].splits["train"].numbers):  # one folder, split by number
             return train.strict(), val.strict()
         if self.holdout is None:
             raise UsageError(

@@ -163,5 +163,6 @@ def _quieten() -> None:
         ".*smaller than the logging interval.*",
         ".*`broadcast_buffers` is deprecated.*",
         ".*LeafSpec.*",
+        ".*your dataloader is not resumable.*",  # the sampler starts at its position by itself
     ):
         warnings.filterwarnings("ignore", message)

@@ -36,6 +36,9 @@ class EpochProgress(ProgressBar):
     def disable(self) -> None:
         self._enabled = False  # Lightning's call on all ranks but 0
 
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._began = time.monotonic()  # of an epoch that is resumed in its midst
+
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._began, self._validated = time.monotonic(), False
         if self._enabled and self._console.is_terminal:

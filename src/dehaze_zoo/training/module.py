@@ -30,8 +30,9 @@ class DehazingModule(LightningModule):
     """Trains ``network`` on batches {"hazy", "clear": (B, 3, H, W) in [0, 1], "name": B file names}.
 
     The loss is the sum of ``losses`` by their weights, times ``loss_scale``; each weighed term is logged as train/<name>, the sum as
-    train/loss, means over the epoch. Learning rate and weight decay are set at each epoch's start. Validation logs val/psnr and val/ssim:
-    of each image by the protocol gunet, then the mean over all images on all ranks. The state dict holds ``network.*`` alone.
+    train/loss, means over the epoch, also over one that was resumed in its midst. Learning rate and weight decay are set at each
+    epoch's start. Validation logs val/psnr and val/ssim: of each image by the protocol gunet, then the mean over all images on all
+    ranks. The state dict holds ``network.*`` alone.
     ``channels_last``: weights and images in that layout. Raises UsageError for a loss that is not finite.
     """
 
@@ -55,6 +56,7 @@ class DehazingModule(LightningModule):
         self.layout = torch.channels_last if channels_last else torch.contiguous_format
         self._configured: list[list[tuple[float, float]]] = []
         self._judged: list[Tensor] = []
+        self._sums: dict[str, Tensor] = {}  # over this epoch's samples so far on this rank
         self.figures: dict[str, float] = {}
         """The last validation's: psnr (dB) and ssim; checkpoints carry them."""
 
@@ -78,9 +80,29 @@ class DehazingModule(LightningModule):
         total = torch.stack(list(terms.values())).sum()
         if not torch.isfinite(total):
             raise UsageError(self._not_finite(terms, batch))
-        figures = {f"train/{name}": term.detach() for name, term in terms.items()} | {"train/loss": total.detach()}
-        self.log_dict(figures, on_step=False, on_epoch=True, batch_size=len(batch["hazy"]), sync_dist=True)
+        self.note({**terms, "loss": total}, len(batch["hazy"]))
         return total
+
+    def note(self, figures: Mapping[str, Tensor], samples: int) -> None:
+        """Adds a batch's figures (scalars, means over its ``samples``) to the epoch's means, which are logged as train/<name>."""
+        for name, value in {**figures, "samples": torch.ones_like(next(iter(figures.values())))}.items():
+            self._sums[name] = self._sums.get(name, 0) + samples * value.detach().double()
+
+    def _noted(self) -> dict[str, float]:
+        """The sums so far over all ranks."""
+        if not self._sums:
+            return {}
+        total = self.trainer.strategy.reduce(torch.stack(list(self._sums.values())), reduce_op="sum")
+        return dict(zip(self._sums, total.tolist(), strict=True))
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        if not self.trainer.is_last_batch:
+            return
+        sums, self._sums = self._noted(), {}
+        samples = sums.pop("samples", 1)
+        figures = {f"train/{name}": value / samples for name, value in sums.items()}
+        figures["lr"] = self.schedule.lr(self.current_epoch, self._configured[0][0][0])
+        self.log_dict(figures, on_step=False, on_epoch=True, batch_size=1, sync_dist=True)  # the same on all ranks
 
     def _not_finite(self, terms: Mapping[str, Tensor], batch: Mapping[str, Any]) -> str:
         values = ", ".join(f"{name} = {term.item()}" for name, term in terms.items())
@@ -103,14 +125,18 @@ class DehazingModule(LightningModule):
         # The configured rates; a resumed optimiser brings those of its epoch in its parameter groups.
         self._configured = [[(o.defaults["lr"], o.defaults.get("weight_decay", 0.0)) for _ in o.param_groups] for o in self._optimizers()]
 
+    def on_train_start(self) -> None:
+        self._begin(self.current_epoch)  # Lightning begins an epoch that is resumed in its midst without on_train_epoch_start
+
     def on_train_epoch_start(self) -> None:
-        epoch = self.current_epoch
+        self._begin(self.current_epoch)
+
+    def _begin(self, epoch: int) -> None:
         for optimizer, configured in zip(self._optimizers(), self._configured, strict=True):
             for group, (lr, decay) in zip(optimizer.param_groups, configured, strict=True):
                 group["lr"] = self.schedule.lr(epoch, lr)
                 if "weight_decay" in group:
                     group["weight_decay"] = self.schedule.weight_decay(epoch, decay)
-        self.log("lr", self.schedule.lr(epoch, self._configured[0][0][0]), on_epoch=True, sync_dist=True)
         frozen = self.norm.frozen(epoch)
         set_norm_mode(self.network, frozen, self.norm.whole_network)
         if frozen:
@@ -122,8 +148,9 @@ class DehazingModule(LightningModule):
         return list(self.trainer.optimizers)
 
     def on_train_batch_start(self, batch: Mapping[str, Any], batch_idx: int) -> None:
-        # Whatever a network or recipe draws depends on seed, step and rank alone, so that a resumed run draws the same.
-        state = np.random.SeedSequence([self.seed % 2**63, self.global_step, self.global_rank]).generate_state(1, np.uint64)
+        # Whatever a network or recipe draws depends on seed, batch and rank alone, so that a resumed run draws the same.
+        where = [self.seed % 2**63, self.current_epoch, batch_idx, self.global_rank]
+        state = np.random.SeedSequence(where).generate_state(1, np.uint64)
         torch.manual_seed(int(state[0]))
 
     # ----------------------------------------------------------------------------------------------------------- validation
@@ -150,6 +177,7 @@ class DehazingModule(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["figures"] = self.figures
+        checkpoint["sums"] = self._noted()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         ours, theirs = self.state_dict(), checkpoint["state_dict"]
@@ -160,3 +188,5 @@ class DehazingModule(LightningModule):
                 "Choose the model that it was trained as."
             )
         self.figures = checkpoint.get("figures", {})
+        if self.global_rank == 0:
+            self._sums = {name: torch.tensor(value, dtype=torch.float64) for name, value in checkpoint.get("sums", {}).items()}

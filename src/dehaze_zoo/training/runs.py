@@ -19,7 +19,7 @@ from dehaze_zoo.training.saving import sound_checkpoint
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-_NOT_THE_RECIPE = ("name", "run_dir", "resume", "logger", "data.num_workers", "plan", "verb")
+_NOT_THE_RECIPE = ("name", "run_dir", "resume", "logger", "data.num_workers", "plan", "verb", "launcher", "replay")
 _TIME = re.compile(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d")
 
 

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
+import sys
+import threading
+import time
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import torch
@@ -16,6 +21,7 @@ from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 from dehaze_zoo.checkpoints.reading import read_object
 from dehaze_zoo.errors import UsageError
+from dehaze_zoo.training.ranks import anywhere
 
 FOLDER = "checkpoints"
 
@@ -49,18 +55,47 @@ class PlainCheckpointIO(TorchCheckpointIO):
 
 
 class Checkpoints(Checkpoint):
-    """run_dir/checkpoints/last.ckpt after every epoch, previous.ckpt the one before it, best.ckpt the one with the highest ``monitor``."""
+    """run_dir/checkpoints/last.ckpt, previous.ckpt the one saved before it, best.ckpt the one with the highest ``monitor``.
 
-    def __init__(self, monitor: str = "val/psnr") -> None:
-        self.monitor = monitor
+    Saved after every epoch, and within one after ``every_minutes`` (null: never) and every ``every_steps`` batches (null: never), where
+    no gradients are being accumulated. SIGTERM, SIGUSR1 and SIGUSR2 (what SLURM and other schedulers send before they kill) save after
+    the running batch, or after the running validation, and leave with 128 + the signal's number.
+    """
+
+    def __init__(self, monitor: str = "val/psnr", every_minutes: float | None = 15, every_steps: int | None = None) -> None:
+        self.monitor, self.every_minutes, self.every_steps = monitor, every_minutes, every_steps
         self.best: float | None = None
         self._score: float | None = None
+        self._saved_at = 0.0
+        self._signal: int | None = None
 
     def state_dict(self) -> dict[str, Any]:
         return {"best": self.best}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.best = state_dict["best"]
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._saved_at = time.monotonic()
+        if threading.current_thread() is threading.main_thread():  # the only one that Python lets handle signals
+            # In Lightning's place, whose own handlers talk to the other ranks in the midst of a step; it puts back what was before.
+            for name in ("SIGTERM", "SIGUSR1", "SIGUSR2"):
+                if hasattr(signal, name):
+                    signal.signal(getattr(signal, name), self._asked)
+
+    def _asked(self, number: int, frame: FrameType | None) -> None:
+        self._signal = number
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
+        if trainer.is_last_batch or (batch_idx + 1) % trainer.accumulate_grad_batches:
+            return  # the epoch's end saves; gradients half summed are in no checkpoint
+        late = self.every_minutes is not None and time.monotonic() - self._saved_at >= 60 * self.every_minutes
+        due = self.every_steps is not None and (batch_idx + 1) % self.every_steps == 0
+        save, leave = anywhere(trainer.strategy.root_device, late or due, self._signal is not None)
+        if save or leave:
+            self._save(trainer, is_best=False)
+        if leave:
+            self._leave(trainer, f"epoch {trainer.current_epoch}, after batch {batch_idx}")
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         score = trainer.callback_metrics.get(self.monitor)
@@ -71,6 +106,12 @@ class Checkpoints(Checkpoint):
         is_best = score is not None and (self.best is None or score > self.best)
         if is_best:
             self.best = score
+        self._save(trainer, is_best)
+        (leave,) = anywhere(trainer.strategy.root_device, self._signal is not None)
+        if leave and trainer.current_epoch + 1 < (trainer.max_epochs or 0):
+            self._leave(trainer, f"the end of epoch {trainer.current_epoch}")
+
+    def _save(self, trainer: Trainer, is_best: bool) -> None:
         folder = Path(trainer.default_root_dir) / FOLDER
         trainer.save_checkpoint(folder / "new.ckpt")  # on all ranks; rank 0 writes
         if trainer.is_global_zero:
@@ -79,6 +120,17 @@ class Checkpoints(Checkpoint):
             os.replace(folder / "new.ckpt", folder / "last.ckpt")
             if is_best:
                 _link(folder / "last.ckpt", folder / "best.ckpt")
+        self._saved_at = time.monotonic()
+
+    def _leave(self, trainer: Trainer, where: str) -> None:
+        trainer.strategy.barrier("leave")  # rank 0 has renamed: when another process ends, Lightning ends all
+        if not trainer.is_global_zero:
+            sys.exit(0)
+        number = self._signal or signal.SIGTERM  # None where another rank was asked
+        name = signal.Signals(number).name
+        last = Path(trainer.default_root_dir) / FOLDER / "last.ckpt"
+        print(f"{name}: saved at {where}, in {last}. The same command with resume=auto goes on from there.", flush=True)
+        sys.exit(128 + number)
 
 
 def _link(source: Path, target: Path) -> None:
