@@ -16,7 +16,7 @@ from omegaconf import OmegaConf
 from torch.utils.flop_counter import FlopCounterMode
 
 import dehaze_zoo
-from dehaze_zoo.data.layouts import LAYOUTS
+from dehaze_zoo.data.sets import LAYOUTS, Split
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -45,10 +45,14 @@ def data() -> str:
     lines = ["| `data=` | what | train / test pairs | from | licence |", "|---|---|--:|---|---|"]
     lines.append("| synthetic | ray-cast scenes with exact depth, endless, seeded, made on the fly | ∞ | built in | MIT |")
     for name, layout in LAYOUTS.items():
-        counts = " / ".join(f"{split.pairs:,}" if split.pairs else "yours" for split in layout.splits.values())
+        counts = " / ".join(_count(layout.splits.get(name)) for name in ("train", "test"))
         source = f"[{urlparse(layout.source).netloc}]({layout.source})" if layout.source else "you"
         lines.append(f"| {name} | {layout.title} | {counts} | {source} | {layout.licence or 'yours'} |")
     return "\n".join(lines)
+
+
+def _count(split: Split | None) -> str:
+    return "–" if split is None else f"{split.pairs:,}" if split.pairs else "yours"
 
 
 def haze() -> str:

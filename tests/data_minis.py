@@ -51,6 +51,8 @@ def reside_outdoor(root: Path) -> None:
 def haze4k(root: Path) -> None:
     folders(root / "Haze4K" / "train" / "haze", root / "Haze4K" / "train" / "gt", HAZE4K)
     folders(root / "Haze4K" / "test" / "haze", root / "Haze4K" / "test" / "gt", HAZE4K[:2])
+    for split in ("train", "test"):
+        picture(root / "Haze4K" / split / "trans" / "1.png")
 
 
 def rs_haze(root: Path) -> None:
@@ -63,6 +65,49 @@ def in_gt(root: Path) -> None:
     folders(root / "RESIDE-IN" / "train" / "IN", root / "RESIDE-IN" / "train" / "GT", SAME)
     folders(root / "RESIDE-IN" / "test" / "IN", root / "RESIDE-IN" / "test" / "GT", SAME[:2])
     folders(root / "RESIDE-OUT" / "train" / "IN", root / "RESIDE-OUT" / "train" / "GT", SAME)
+
+
+def reside_6k(root: Path) -> None:
+    folders(root / "RESIDE-6K" / "train" / "hazy", root / "RESIDE-6K" / "train" / "GT", [("1.jpg", "1.jpg"), ("2.jpg", "2.jpg")])
+    names = [("1400_1.png", "1400_1.png"), ("0001_0.8_0.2.jpg", "0001_0.8_0.2.jpg"), ("0002_1_0.12.jpg", "0002_1_0.12.jpg")]
+    folders(root / "RESIDE-6K" / "test" / "hazy", root / "RESIDE-6K" / "test" / "GT", names)
+
+
+def hsts(root: Path) -> None:
+    names = [("0586.jpg", "0586.jpg"), ("5576.jpg", "5576.jpg")]
+    folders(root / "HSTS" / "synthetic" / "synthetic", root / "HSTS" / "synthetic" / "original", names)
+    picture(root / "HSTS" / "real-world" / "IMG_20151127_112023.jpg")
+
+
+def rtts(root: Path) -> None:
+    """Hazy photographs alone, in the nesting of Pascal VOC."""
+    for number, name in enumerate(("AM_Bing_211.png", "AM_Google_115.png", "YD_Baidu_107.png")):
+        picture(root / "RTTS" / "JPEGImages" / name, number)
+        (root / "RTTS" / "Annotations").mkdir(exist_ok=True)
+        (root / "RTTS" / "Annotations" / name.replace(".png", ".xml")).write_text("<annotation/>")
+
+
+def nh_haze(root: Path) -> None:
+    """One folder of both kinds, all splits: the number tells."""
+    for number in (1, 2, 45, 46, 50, 51, 55):
+        picture(root / "NH-HAZE" / f"{number:02d}_hazy.png", number, brighter=30)
+        picture(root / "NH-HAZE" / f"{number:02d}_GT.png", number)
+
+
+def _ntire(top: Path, middle: str, suffix: str, numbers: Iterable[int]) -> None:
+    folders(top / "hazy", top / "GT", [(f"{n:02d}{middle}_hazy.{suffix}", f"{n:02d}{middle}_GT.{suffix}") for n in numbers])
+
+
+def dense_haze(root: Path) -> None:
+    _ntire(root / "Dense_Haze_NTIRE19", "", "png", (1, 45, 46, 51, 55))
+
+
+def o_haze(root: Path) -> None:
+    _ntire(root / "# O-HAZY NTIRE 2018", "_outdoor", "jpg", (1, 2, 35, 36, 45))
+
+
+def i_haze(root: Path) -> None:
+    _ntire(root / "# I-HAZY NTIRE 2018", "_indoor", "jpg", (1, 25, 26, 30, 31))
 
 
 def flat_sots(root: Path) -> None:
@@ -88,6 +133,12 @@ MINIS: dict[str, tuple[Callable[[Path], None], str, dict[str, int]]] = {
     "haze4k": (haze4k, "haze4k", {"train": 3, "test": 2}),
     "rs_haze": (rs_haze, "rs_haze", {"train": 3, "test": 1}),
     "in_gt": (in_gt, "reside_indoor", {"train": 3, "test": 2}),
+    "reside_6k": (reside_6k, "reside_6k", {"train": 2, "test": 3}),
+    "hsts": (hsts, "hsts", {"test": 2}),
+    "nh_haze": (nh_haze, "nh_haze", {"train": 3, "val": 2, "test": 2}),
+    "dense_haze": (dense_haze, "dense_haze", {"train": 2, "val": 1, "test": 2}),
+    "o_haze": (o_haze, "o_haze", {"train": 3, "val": 1, "test": 1}),
+    "i_haze": (i_haze, "i_haze", {"train": 2, "val": 2, "test": 1}),
     "flat_sots": (flat_sots, "reside_indoor", {"test": 6}),
     "flat_its": (flat_its, "reside_indoor", {"train": 6}),
     "own": (own, "folder", {"train": 4, "test": 4}),

@@ -8,9 +8,9 @@ import pytest
 
 import data_minis as minis
 from dehaze_zoo.data.images import SUFFIXES as READABLE
-from dehaze_zoo.data.layouts import LAYOUTS, SUFFIXES, Pair, find_pairs, find_root, hold_out, layout_of, pair_folders
+from dehaze_zoo.data.layouts import LAYOUTS, SUFFIXES, Pair, find_pairs, find_pictures, find_root, hold_out, layout_of, pair_folders
 from dehaze_zoo.errors import UsageError
-from support import shared_dir
+from support import ROOT, shared_dir
 
 
 @pytest.mark.parametrize("name", minis.MINIS)
@@ -21,9 +21,10 @@ def test_every_layout_is_recognised(tmp_path: Path, name: str) -> None:
         found = find_pairs(set_name, tmp_path, split)
         assert len(found.strict()) == count
         assert all(pair.hazy.is_file() and pair.clear.is_file() for pair in found.pairs)
-        assert find_pairs(set_name, tmp_path, "val") == find_pairs(set_name, tmp_path, "test") if "test" in expected else True
+    if "test" in expected and "val" not in expected:
+        assert find_pairs(set_name, tmp_path, "val") == find_pairs(set_name, tmp_path, "test")
     for split in {"train", "test"} - set(expected):
-        with pytest.raises(UsageError, match=f"no {split} pairs"):
+        with pytest.raises(UsageError, match=f"data={set_name}.* no {split} pairs"):
             find_pairs(set_name, tmp_path, split)
 
 
@@ -90,6 +91,60 @@ def test_links_in_a_circle_and_linked_folders(tmp_path: Path) -> None:
     assert len(find_pairs("reside_indoor", tmp_path / "here", "test").strict()) == 6
 
 
+def test_unpaired_photographs_are_found_and_refused_as_pairs(tmp_path: Path) -> None:
+    minis.rtts(tmp_path)
+    assert [path.name for path in find_pictures("rtts", tmp_path)] == ["AM_Bing_211.png", "AM_Google_115.png", "YD_Baidu_107.png"]
+    assert find_pictures("rtts", tmp_path / "RTTS" / "JPEGImages") == find_pictures("rtts", tmp_path)
+    with pytest.raises(UsageError, match="rtts has hazy photographs alone"):
+        find_pairs("rtts", tmp_path, "test")
+    with pytest.raises(UsageError, match="no pictures found"):
+        find_pictures("rtts", tmp_path / "RTTS" / "Annotations")
+
+
+def test_numbers_tell_the_splits_of_one_folder(tmp_path: Path) -> None:
+    minis.nh_haze(tmp_path)
+    found = {
+        split: {pair.scene: pair.clear.name for pair in find_pairs("nh_haze", tmp_path, split).pairs} for split in ("train", "val", "test")
+    }
+    assert found == {"train": {n: f"{n}_GT.png" for n in ("01", "02", "45")}, "val": {n: f"{n}_GT.png" for n in ("46", "50")}} | {
+        "test": {n: f"{n}_GT.png" for n in ("51", "55")}
+    }
+    for role in ("hazy", "GT"):
+        (tmp_path / "NH-HAZE" / f"51_{role}.png").unlink()
+        (tmp_path / "NH-HAZE" / f"55_{role}.png").unlink()
+    with pytest.raises(UsageError, match=r"no test pairs .numbers 51 to 55"):
+        find_pairs("nh_haze", tmp_path, "test")
+
+
+def test_where_nothing_is_found_it_says_what_is_there(tmp_path: Path) -> None:
+    """Too deep, too high, renamed, packed, another set, a circle of links: each named."""
+
+    def said(root: Path, set_name: str = "reside_indoor", split: str = "test") -> str:
+        with pytest.raises(UsageError) as caught:
+            find_pairs(set_name, root, split)
+        assert len(str(caught.value).splitlines()) <= 5
+        return str(caught.value)
+
+    minis.flat_sots(tmp_path / "a" / "b" / "c" / "d" / "e" / "f")
+    assert f"lies too deep: give data.root={tmp_path / 'a' / 'b' / 'c' / 'd' / 'e'}" in said(tmp_path)
+    deep = tmp_path / "a" / "b" / "c" / "d" / "e" / "f"
+    assert f"lies inside a set: give data.root={deep}" in said(deep / "hazy")
+    minis.folders(tmp_path / "r" / "foggy", tmp_path / "r" / "sunny", minis.SOTS_INDOOR)
+    assert f"data.hazy={tmp_path / 'r' / 'foggy'} data.clear={tmp_path / 'r' / 'sunny'}" in said(tmp_path / "r")
+    (tmp_path / "p").mkdir()
+    (tmp_path / "p" / "SOTS.zip").write_bytes(b"PK")
+    assert "Not unpacked, or not wholly: SOTS.zip" in said(tmp_path / "p")
+    minis.haze4k(tmp_path / "h")
+    assert "looks like haze4k: use data=haze4k" in said(tmp_path / "h")
+    (tmp_path / "circle" / "one").mkdir(parents=True)
+    (tmp_path / "circle" / "one" / "two").symlink_to(tmp_path / "circle")
+    assert "no test pairs" in said(tmp_path / "circle")
+    (tmp_path / "half" / "hazy").mkdir(parents=True)
+    (tmp_path / "half" / "gt").mkdir()
+    minis.picture(tmp_path / "half" / "hazy" / "1400_1.png")
+    assert "holds no picture" in said(tmp_path / "half")
+
+
 def test_find_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("DEHAZE_ZOO_DATA", raising=False)
     assert find_root("haze4k", tmp_path) == tmp_path
@@ -129,12 +184,19 @@ def test_whole_scenes_are_held_out() -> None:
 
 def test_records_are_complete() -> None:
     published = {"reside_indoor": (13_990, 500), "reside_outdoor": (313_950, 500), "haze4k": (3_000, 1_000), "rs_haze": (51_300, 2_700)}
+    published |= {"reside_6k": (6_000, 1_000), "nh_haze": (45, 5), "dense_haze": (45, 5), "o_haze": (35, 5), "i_haze": (25, 5)}
     for name, counts in published.items():
-        layout = LAYOUTS[name]
-        assert (layout.splits["train"].pairs, layout.splits["test"].pairs) == counts
-        assert layout.source.startswith("https://")
-        assert layout.licence
-        assert layout.citation
+        assert (LAYOUTS[name].splits["train"].pairs, LAYOUTS[name].splits["test"].pairs) == counts
+    assert (LAYOUTS["hsts"].splits["test"].pairs, LAYOUTS["rtts"].splits["test"].pairs) == (10, 4_322)
+    assert {set_name for _, set_name, _ in minis.MINIS.values()} | {"rtts"} == set(LAYOUTS)
+    for name, layout in LAYOUTS.items():
+        assert (ROOT / "configs" / "data" / f"{name}.yaml").is_file()
+        assert name == layout.name
+        if name != "folder":
+            assert layout.source.startswith("https://")
+            assert layout.licence
+            assert layout.citation
+            assert all(part.pairs and part.example for part in layout.splits.values())
     assert set(READABLE) >= SUFFIXES
 
 

@@ -1,107 +1,27 @@
-"""How data sets lie on disk: the facts of each, and the pairs of hazy and clear pictures found in a folder. Imports nothing heavy."""
+"""The pairs of hazy and clear pictures of a data set, found in a folder; the sets' facts are in sets.py. Imports nothing heavy."""
 
 from __future__ import annotations
 
 import hashlib
 import os
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from dehaze_zoo.data.sets import LAYOUTS, Layout, Split, strangers
 from dehaze_zoo.errors import UsageError, near_misses
+
+__all__ = ["LAYOUTS", "Layout", "Pair", "PairList", "Problem"]
 
 HAZY_FOLDERS = ("hazy", "haze", "in", "input")
 CLEAR_FOLDERS = ("gt", "clear", "clean", "target")
 SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".ppm"))
-_DEEPEST = 4
-_ROLE = re.compile(r"[_-](hazy|haze|gt|clear|clean)$", re.IGNORECASE)  # 01_hazy.png, 01_GT.png
-
-
-@dataclass(frozen=True)
-class Split:
-    pairs: int
-    """As published."""
-    folders: tuple[str, ...]
-    """Names, lower case, of the folders on the way to this split's pictures."""
-    names: str = ""
-    """What its hazy stems look like (a regular expression), where that tells it from the other split."""
-
-
-@dataclass(frozen=True)
-class Layout:
-    """The facts of one published data set. ``splits`` has train and test; training validates on test, as gUNet's authors do."""
-
-    name: str
-    title: str
-    splits: dict[str, Split]
-    strangers: tuple[str, ...]
-    """Names, lower case, of folders on the way to other sets' pictures."""
-    source: str
-    licence: str
-    citation: str
-
-
-_RESIDE = {
-    "source": "https://sites.google.com/view/reside-dehaze-datasets",
-    "licence": "none stated; research use",
-    "citation": 'B. Li et al., "Benchmarking Single-Image Dehazing and Beyond", IEEE Transactions on Image Processing 28(1), 2019',
-}
-_UNPAIRED = ("hsts", "rtts", "urhi", "reside-6k", "reside6k")
-
-LAYOUTS = {
-    layout.name: layout
-    for layout in (
-        Layout(
-            name="reside_indoor",
-            title="RESIDE indoor: ITS (1,399 scenes, 10 hazy each) to train, SOTS indoor (50 scenes, 10 each) to test",
-            splits={
-                "train": Split(13_990, ("its", "its_v2", "train"), r"\d+_\d+_\d+(\.\d+)?"),  # 1_1_0.90179.png -> 1.png
-                "test": Split(500, ("sots", "test", "nyuhaze500"), r"\d+_\d+"),  # 1400_1.png -> 1400.png
-            },
-            strangers=("outdoor", "ots", "ots_alpha", "ots_beta", "reside-out", "haze4k", "rs-haze", *_UNPAIRED),
-            **_RESIDE,
-        ),
-        Layout(
-            name="reside_outdoor",
-            title="RESIDE outdoor: OTS (8,970 scenes, 35 hazy each, in parts) to train, SOTS outdoor (492 scenes) to test",
-            splits={
-                "train": Split(313_950, ("ots", "ots_alpha", "ots_beta", "train")),  # 0001_0.8_0.04.jpg -> 0001.jpg
-                "test": Split(500, ("sots", "test")),  # 0001_0.8_0.2.jpg -> 0001.png
-            },
-            strangers=("indoor", "its", "its_v2", "nyuhaze500", "reside-in", "haze4k", "rs-haze", *_UNPAIRED),
-            **_RESIDE,
-        ),
-        Layout(
-            name="haze4k",
-            title="Haze4K: 4,000 scenes, one hazy each, indoors and outdoors",
-            splits={"train": Split(3_000, ("train",)), "test": Split(1_000, ("test",))},  # 1_0.6_1.26.png -> 1.png
-            strangers=("its", "ots", "sots", "reside-in", "reside-out", "rs-haze", *_UNPAIRED),
-            source="https://github.com/liuye123321/DMT-Net",
-            licence="none stated; research use",
-            citation='Y. Liu et al., "From Synthetic to Real: Image Dehazing Collaborating with Unlabeled Real Data", ACM Multimedia 2021',
-        ),
-        Layout(
-            name="rs_haze",
-            title="RS-Haze: satellite pictures (Landsat-8) with non-homogeneous haze, same names for hazy and clear",
-            splits={"train": Split(51_300, ("train",)), "test": Split(2_700, ("test",))},
-            strangers=("its", "ots", "sots", "reside-in", "reside-out", "haze4k", *_UNPAIRED),
-            source="https://github.com/IDKiro/DehazeFormer",
-            licence="none stated; research use",
-            citation='Y. Song et al., "Vision Transformers for Single Image Dehazing", IEEE Transactions on Image Processing 32, 2023',
-        ),
-        Layout(
-            name="folder",
-            title="the user's own pairs, in two folders or in any layout of the others",
-            splits={"train": Split(0, ("train", "its", "ots")), "test": Split(0, ("test", "val", "sots"))},
-            strangers=(),
-            source="",
-            licence="",
-            citation="",
-        ),
-    )
-}
+DEEPEST = 4  # levels of folders that are searched for a set
+_ROLE = re.compile(
+    r"(?:[_-](?:indoor|outdoor))?[_-](?:(?P<hazy>hazy|haze)|gt|clear|clean)$", re.IGNORECASE
+)  # 01_hazy.png, 01_outdoor_GT.jpg
 
 
 @dataclass(frozen=True)
@@ -173,48 +93,91 @@ def find_root(set_name: str, root: str | os.PathLike[str] | None) -> Path:
 
 
 def find_pairs(set_name: str, root: str | os.PathLike[str], split: str) -> PairList:
-    """The pairs of one split (train, val or test; val is test) of a set below ``root``, in any of the nestings it is handed around in.
+    """The pairs of one split (train, val or test; val is test where the set has none) below ``root``, in any nesting of the set.
 
     Looked for are two folders side by side, one named as HAZY_FOLDERS, one as CLEAR_FOLDERS (any case), down to four levels
-    below; the folders on the way tell the split and exclude other sets. Raises UsageError where there are none, several or
-    empty ones; pictures without a partner are ``problems``.
+    below, or one folder of 01_hazy.png beside 01_GT.png; the folders on the way tell the split and exclude other sets. Raises
+    UsageError where there are none, several or empty ones; pictures without a partner are ``problems``.
     """
     layout, root = layout_of(set_name), Path(root)
-    part = layout.splits["train" if split == "train" else "test"]
-    rest = {word for other in layout.splits.values() if other is not part for word in other.folders}
-    places = [place for place in _places(root, _DEEPEST) if not set(place.way) & {*layout.strangers}]
-    fitting = [place for place in places if set(place.way) & {*part.folders}]
+    part = _part(layout, split)
+    if not layout.paired:
+        raise UsageError(f"data={set_name} has hazy photographs alone, no clear ones to train on or judge by: {layout.title}.")
+    place = _choose(layout, split, root, list(places(layout, root)))
+    found = pair_folders(place.hazy, place.clear)
+    if part.numbers and not set(place.way) & {*part.folders}:  # all splits in one folder
+        first, last = part.numbers
+        found = replace(found, pairs=[pair for pair in found.pairs if first <= number_of(pair.scene) <= last])
+        if not found.pairs:
+            raise UsageError(f"data={set_name}: no {split} pairs (numbers {first} to {last}) among those in {place.hazy}.")
+    return found
+
+
+def find_pictures(set_name: str, root: str | os.PathLike[str]) -> list[Path]:
+    """The hazy photographs of an unpaired set below ``root``, sorted. UsageError where there are none."""
+    layout, root = layout_of(set_name), Path(root)
+    folders = [place.hazy for place in places(layout, root)] or [root]
+    found = sorted(path for folder in folders for path in pictures(folder))
+    if not found:
+        raise UsageError(f"data={set_name}: no pictures found in {_list(folders)}.\n{layout.title}; from {layout.source}")
+    return found
+
+
+def number_of(scene: str) -> int:
+    """The number that a scene's name begins with; -1 where it does not."""
+    digits = re.match(r"\d+", scene)
+    return int(digits[0]) if digits else -1
+
+
+def _part(layout: Layout, split: str) -> Split:
+    name = split if split in layout.splits else "test" if split == "val" else split
+    if name not in layout.splits:
+        raise UsageError(f"data={layout.name} has no {split} pairs: {layout.title}.")
+    return layout.splits[name]
+
+
+def _choose(layout: Layout, split: str, root: Path, found: list[Place]) -> Place:
+    part = _part(layout, split)
+    rest = {word for other in layout.splits.values() if other is not part for word in other.folders} - {*part.folders}
+    fitting = [place for place in found if set(place.way) & {*part.folders}]
     if not fitting:  # without a word on the way: the names of the pictures tell, where they do
-        fitting = [place for place in places if not set(place.way) & rest and (not part.names or _looks_like(part.names, place.hazy))]
+        fitting = [place for place in found if not set(place.way) & rest and (not part.names or _looks_like(part.names, place.hazy))]
     if not fitting:
-        wanted = f"{'|'.join(HAZY_FOLDERS)} beside {'|'.join(CLEAR_FOLDERS)}, on the way: {' or '.join(part.folders)}"
+        from dehaze_zoo.data.hints import hint  # which stands on this file
+
+        wanted = f"{'|'.join((*layout.hazy, *HAZY_FOLDERS))} beside {'|'.join((*layout.clear, *CLEAR_FOLDERS))}"
         raise UsageError(
-            f"data={set_name}: no {split} pairs found below {root}.\nLooked for {wanted}.\n"
-            f"Found: {_list(place.hazy.parent for place in places) if places else _list(_folders(root)) or 'no folders'}.\n"
-            "Give data.root the folder above them, or use data=folder data.hazy=DIR data.clear=DIR."
+            f"data={layout.name}: no {split} pairs found below {root}.\n"
+            f"Looked for {wanted}, on the way: {' or '.join(part.folders)}.\n"
+            f"Found: {_list(place.hazy.parent for place in found) if found else _list(subfolders(root)) or 'no folders'}.\n"
+            + (hint(layout, root) or "Give data.root the folder above them, or use data=folder data.hazy=DIR data.clear=DIR.")
         )
     if len(fitting) > 1:  # val/ beside test/
         fitting = [place for place in fitting if split in place.way] or fitting
     if len(fitting) > 1:
         raise UsageError(
-            f"data={set_name}: more than one place holds {split} pairs: {_list(place.hazy.parent for place in fitting)}.\n"
+            f"data={layout.name}: more than one place holds {split} pairs: {_list(place.hazy.parent for place in fitting)}.\n"
             "Give data.root=DIR, the one that you mean."
         )
-    return pair_folders(fitting[0].hazy, fitting[0].clear)
+    return fitting[0]
 
 
 def pair_folders(hazy: str | os.PathLike[str], clear: str | os.PathLike[str]) -> PairList:
-    """Pair the pictures of two folders (and of folders below them), by name.
+    """Pair the pictures of two folders (and of folders below them), by name; or of one folder, whose names then end in _hazy and _GT.
 
     A hazy stem's clear picture has the same stem, or the longest part of it that ends before an underscore (1_1_0.9 -> 1),
     with any suffix; a last word _hazy, _GT, ... is left out. UsageError where a folder is missing or holds no picture.
     """
     hazy, clear = Path(hazy), Path(clear)
+    hazies, others = sorted(pictures(hazy)), sorted(pictures(clear)) if clear != hazy else []
+    if clear == hazy:
+        roles = {path: role for path in hazies if (role := _ROLE.search(path.stem))}
+        hazies, others = [p for p, role in roles.items() if role["hazy"]], [p for p, role in roles.items() if not role["hazy"]]
     clears: dict[str, Path] = {}
-    for path in sorted(pictures(clear), key=lambda p: (p.suffix.lower() != ".png", p)):  # of two with one stem the PNG, without loss
+    for path in sorted(others, key=lambda p: (p.suffix.lower() != ".png", p)):  # of two with one stem the PNG, without loss
         clears.setdefault(_ROLE.sub("", path.stem), path)
     pairs, problems = [], []
-    for path in sorted(pictures(hazy)):
+    for path in hazies:
         scene = _ROLE.sub("", path.stem)
         while scene not in clears and "_" in scene:
             scene = scene.rpartition("_")[0]
@@ -255,27 +218,61 @@ def hold_out(pairs: Sequence[Pair], holdout: float | Sequence[Any]) -> tuple[lis
 
 
 @dataclass(frozen=True)
-class _Place:
+class Place:
+    """Two folders side by side (or one of both kinds), and the names, lower case, of the folders on the way to them."""
+
     hazy: Path
     clear: Path
     way: tuple[str, ...]
 
 
-def _places(folder: Path, levels: int, way: tuple[str, ...] = ()) -> Iterator[_Place]:
-    below = _folders(folder)
+def places(layout: Layout, root: Path, levels: int = DEEPEST) -> Iterator[Place]:
+    """Where below ``root`` pairs of this set may lie, whatever the split (of an unpaired set: its pictures)."""
+    avoid = strangers(layout)
+    hazy, clear = (*layout.hazy, *HAZY_FOLDERS), (*layout.clear, *CLEAR_FOLDERS)
+    for place in _places(root, levels, hazy, clear if layout.paired else None):
+        if not set(place.way) & avoid:
+            yield place
+
+
+def _places(
+    folder: Path, levels: int, hazy: tuple[str, ...], clear: tuple[str, ...] | None, way: tuple[str, ...] = (), seen: tuple[str, ...] = ()
+) -> Iterator[Place]:
+    real = os.path.realpath(folder)
+    if real in seen:  # a circle of links
+        return
+    below = subfolders(folder)
     names = {path.name.lower(): path for path in below}
-    hazy = next((names[name] for name in HAZY_FOLDERS if name in names), None)
-    clear = next((names[name] for name in CLEAR_FOLDERS if name in names), None)
-    if hazy and clear:
-        yield _Place(hazy, clear, way)
+    first = next((names[name] for name in hazy if name in names), None)
+    second = next((names[name] for name in clear if name in names), None) if clear is not None else first
+    if first and second:
+        yield Place(first, second, way)
+    elif clear is not None and _holds_both(folder):
+        yield Place(folder, folder, way)
     elif levels:
         for path in below:
-            yield from _places(path, levels - 1, (*way, path.name.lower()))
+            yield from _places(path, levels - 1, hazy, clear, (*way, path.name.lower()), (*seen, real))
 
 
-def _folders(folder: Path) -> list[Path]:
+def _holds_both(folder: Path) -> bool:
+    roles = set()
     with os.scandir(folder) as entries:
-        return sorted(Path(entry.path) for entry in entries if not entry.name.startswith(".") and entry.is_dir())
+        for entry in entries:
+            stem, suffix = os.path.splitext(entry.name)
+            if suffix.lower() in SUFFIXES and not stem.startswith(".") and (role := _ROLE.search(stem)):
+                roles.add(bool(role["hazy"]))
+            if len(roles) == 2:
+                return True
+    return False
+
+
+def subfolders(folder: Path) -> list[Path]:
+    """Folders in a folder, sorted, without hidden ones; none where it cannot be read."""
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(Path(entry.path) for entry in entries if not entry.name.startswith(".") and entry.is_dir())
+    except OSError:
+        return []
 
 
 def pictures(folder: Path, seen: frozenset[str] = frozenset()) -> Iterator[Path]:
@@ -298,6 +295,6 @@ def _looks_like(names: str, folder: Path) -> bool:
     return first is None or re.fullmatch(names, first.stem) is not None
 
 
-def _list(paths: Iterator[Path] | list[Path]) -> str:
+def _list(paths: Iterable[Path]) -> str:
     found = [str(path) for path in paths]
     return ", ".join(found[:3]) + (f" and {len(found) - 3} more" if len(found) > 3 else "")
