@@ -32,7 +32,7 @@ CONFIG_ENTRY_POINT_GROUP = "dehaze_zoo.configs"
 """Installed packages name a package with yaml files of their own in this group; they are found like ours."""
 
 _PATH_KEY = re.compile(
-    r"input|output|checkpoint|init|teacher|resume|run_dir|config_dir|store|clear|hazy"
+    r"input|output|checkpoint|init|teacher|stage1|matching|resume|replay|run_dir|config_dir|store|clear|hazy"
     r"|data\.(hazy|clear|depth)|(roots|checkpoints|results)\.[\w.-]+|([\w-]+\.)+(root|checkpoint|teacher|weights)"
 )
 _OPEN_KEY = re.compile(r"(roots|checkpoints|results)\.")  # any name may follow: the user's sets and models
@@ -66,7 +66,8 @@ def run_verb(verb: str, job: Job, argv: list[str]) -> int:
     search, overrides = _search_path(overrides)
     if flags:
         return _through_hydra(verb, flags, search, overrides, sweep)
-    return _run(verb, job, _composed(verb, overrides + search))
+    cfg = _composed(verb, overrides + search)
+    return _run(verb, job, cfg) or _then(cfg)
 
 
 def _composed(verb: str, overrides: list[str]) -> DictConfig:
@@ -87,6 +88,19 @@ def _composed(verb: str, overrides: list[str]) -> DictConfig:
                 raise UsageError(f"the run for {key} in {folder} failed (exit code {code}); it says why above.")
         overrides = [*overrides, f"{key}={_quoted(str(folder / 'checkpoints' / 'best.ckpt'))}"]
     return compose(verb, [*overrides, f"run_dir={_quoted(run_dir)}"])
+
+
+def _then(cfg: DictConfig) -> int:
+    """The verbs that the config's key ``after`` names, one after another, each a process of its own with run_dir/<name>."""
+    after = cfg.get("after") or {}
+    if not after or cfg.get("plan") or os.environ.get(_RUN_DIR):
+        return 0
+    for name, (verb, *own) in after.items():
+        command = [sys.executable, "-m", f"dehaze_zoo.{verb}", *map(str, own), f"run_dir={Path(cfg.run_dir, str(name))}"]
+        code = subprocess.run(command).returncode
+        if code:
+            return code
+    return 0
 
 
 def _run(verb: str, job: Job, cfg: DictConfig) -> int:

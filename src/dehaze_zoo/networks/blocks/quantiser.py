@@ -97,7 +97,11 @@ def gram(features: Tensor) -> Tensor:
         return flat @ flat.transpose(1, 2) / flat.shape[2]
 
 
-def code_and_gram_loss(features: Tensor, target: Tensor) -> Tensor:
-    """Stage 2: 0.25 mean((z - z_gt)^2) + mean((gram(z) - gram(z_gt))^2); z before quantisation, z_gt the clear image's vectors."""
-    target = target.detach()
-    return 0.25 * F.mse_loss(features, target) + F.mse_loss(gram(features), gram(target))
+def code_loss(features: Tensor, target: Tensor) -> Tensor:
+    """Stage 2: 0.25 mean((z - z_gt)^2); z before quantisation, z_gt the clear image's vectors, both (B, C, h, w)."""
+    return 0.25 * F.mse_loss(features, target.detach())
+
+
+def gram_loss(features: Tensor, target: Tensor) -> Tensor:
+    """Stage 2: mean((gram(z) - gram(z_gt))^2)."""
+    return F.mse_loss(gram(features), gram(target.detach()))

@@ -1,0 +1,152 @@
+"""RIDCP's two trainings (Wu et al., CVPR 2023): a codebook of clear images, then dehazing by it.
+
+Of the first its authors published the network alone; the recipe is FeMaSR's (Chen et al., ACM Multimedia 2022), from which RIDCP descends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dehaze_zoo.checkpoints.create import create_model
+from dehaze_zoo.checkpoints.reading import read_state_dict
+from dehaze_zoo.errors import UsageError
+from dehaze_zoo.networks.blocks.quantiser import code_loss, codebook_loss, gram_loss
+from dehaze_zoo.networks.ridcp import MULTIPLE, VQGAN
+from dehaze_zoo.training.adversarial import AdversarialModule
+
+
+class SemanticTerm(nn.Module):
+    """mse between relu(1x1 convolution) of the quantised features and VGG19's relu4_4 of the image (FeMaSR, equation 4).
+
+    Quantised features (B, ``channels``, h, w) are averaged to VGG's grid, an eighth of the image. ``weights``: torchvision's file of
+    vgg19; null downloads it. Raises UsageError where it cannot be had or is another network's.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, channels: int, weights: str | Path | None = None) -> None:
+        super().__init__()
+        from torchvision.models.vgg import cfgs, make_layers
+
+        vgg = make_layers(cfgs["E"])[:27]
+        state = read_state_dict(weights) if weights is not None else _vgg19()
+        wanted = {key: state.get(f"features.{key}") for key in vgg.state_dict()}
+        if any(value is None or value.shape != vgg.state_dict()[key].shape for key, value in wanted.items()):
+            raise UsageError(f"model.semantic.weights={weights}: not weights of torchvision's vgg19.")
+        vgg.load_state_dict(wanted)
+        self.conv = nn.Conv2d(channels, 512, 1)
+        self._vgg = [vgg.requires_grad_(False).eval()]  # in a list: neither a submodule nor in the state dict
+        self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1), persistent=False)
+
+    def forward(self, quantised: Tensor, image: Tensor) -> Tensor:
+        with torch.no_grad():
+            target = self._vgg[0].to(image.device)((image - self.mean) / self.std)
+        return F.mse_loss(F.relu(self.conv(F.adaptive_avg_pool2d(quantised, target.shape[-2:]))), target)
+
+
+def _vgg19() -> dict[str, Tensor]:
+    from torchvision.models import VGG19_Weights
+
+    try:
+        state: dict[str, Tensor] = VGG19_Weights.DEFAULT.get_state_dict(progress=False, check_hash=True)
+    except (OSError, RuntimeError) as error:  # no network; a broken download
+        raise UsageError(
+            f"the semantic term needs VGG19's ImageNet weights, and {VGG19_Weights.DEFAULT.url} cannot be fetched.\n"
+            "Fetch that file elsewhere and give model.semantic.weights=FILE, or train without: model.semantic.weight=0"
+        ) from error
+    return state
+
+
+class CodebookModule(AdversarialModule):
+    """Stage 1: clear images reconstructed from codes. A VQGAN, or without a discriminator a plain VQ-VAE.
+
+    Terms: the configured losses on the image, ``codebook`` times the codebook loss, ``semantic.weight`` times the semantic term (0: none,
+    as published), the adversarial ones on images. Validation judges reconstructions.
+    """
+
+    def __init__(self, codebook: float = 1.0, semantic: Mapping[str, Any] | None = None, **shared: Any) -> None:
+        super().__init__(**shared)
+        self.codebook = codebook
+        self.semantic_weight = float((semantic or {}).get("weight", 0))
+        self.semantic: SemanticTerm | None = None
+        if self.semantic_weight > 0:
+            channels = self.network.quantiser.embedding.embedding_dim  # type: ignore[union-attr]
+            self.semantic = SemanticTerm(channels, (semantic or {}).get("weights"))  # type: ignore[arg-type]
+
+    def generator_parameters(self) -> list[nn.Parameter]:
+        return super().generator_parameters() + ([] if self.semantic is None else list(self.semantic.parameters()))
+
+    def losses_of(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+        clear = batch["clear"].contiguous(memory_format=self.layout)
+        _check_sides(clear)
+        made = self.network.reconstruct(clear)  # type: ignore[operator]
+        self.count(made.codes)
+        terms = self.compare(made.image, clear)
+        terms["codebook"] = self.codebook * codebook_loss(made.features, made.vectors)
+        if self.semantic is not None:
+            straight = made.features + (made.vectors - made.features).detach()
+            terms["semantic"] = self.semantic_weight * self.semantic(straight, clear)
+        return terms | self.adversarial_terms(clear, made.image)
+
+    def validation_step(self, batch: Mapping[str, Any], batch_idx: int) -> Tensor:
+        return super().validation_step({**batch, "hazy": batch["clear"]}, batch_idx)
+
+
+class RIDCPModule(AdversarialModule):
+    """Stage 2: hazy in, clear out, by the codebook and decoder of ``stage1``, a checkpoint of ridcp_vqgan, from whose weights it starts.
+
+    Terms: the configured losses on the restored image, the code and gram terms between the features of hazy and the clear image's codes,
+    the adversarial ones between the same two. Plain nearest codes throughout. Raises UsageError, where training starts, without stage 1.
+    """
+
+    def __init__(self, stage1: str | Path | None = None, **shared: Any) -> None:
+        super().__init__(**shared)
+        # In a list: neither a submodule nor in the state dict.
+        self._stage1 = [] if stage1 is None else [load_stage1(stage1).requires_grad_(False)]
+        for frozen in self._stage1:
+            self.network.start_from(frozen)  # type: ignore[operator]
+
+    def setup(self, stage: str) -> None:
+        if not self._stage1:
+            raise UsageError(
+                "model=ridcp needs stage 1: its codebook and the codes of clear images.\n"
+                "Train one with model=ridcp_vqgan and give stage1=FILE (its best.ckpt); experiment=ridcp_small does both in turn."
+            )
+
+    def on_fit_start(self) -> None:
+        super().on_fit_start()
+        for frozen in self._stage1:
+            frozen.to(self.device)
+
+    def losses_of(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+        _check_sides(batch["clear"])
+        target = self._stage1[0].quantised(batch["clear"])
+        made = self.network.branches(batch["hazy"].contiguous(memory_format=self.layout), alpha=0)  # type: ignore[operator]
+        self.count(made.codes)
+        terms = self.compare(made.restored, batch["clear"])
+        terms |= {"code": code_loss(made.features, target), "gram": gram_loss(made.features, target)}
+        return terms | self.adversarial_terms(target, made.features)
+
+
+def load_stage1(path: str | Path) -> VQGAN:
+    """Stage 1 from a checkpoint, of whatever codebook size and width it has. Raises UsageError for a file of another network."""
+    state = read_state_dict(path)
+    book = state.get("quantize_group.0.embedding.weight")
+    if book is None or book.ndim != 2:
+        raise UsageError(f"stage1={path}: holds no codebook. Give the checkpoint of a training with model=ridcp_vqgan.")
+    network = create_model("ridcp_vqgan", path, codebook_size=len(book), width=book.shape[1] // 8)
+    assert isinstance(network, VQGAN)
+    return network
+
+
+def _check_sides(image: Tensor) -> None:
+    if image.shape[-2] % MULTIPLE or image.shape[-1] % MULTIPLE:
+        raise UsageError(f"data.crop_size={image.shape[-1]}: RIDCP trains on crops that are multiples of {MULTIPLE} pixels.")
