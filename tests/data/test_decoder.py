@@ -1,26 +1,29 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+import PIL
 import pytest
 from PIL import Image
 
 from dehaze_zoo.data import decoder
+from dehaze_zoo.data.images import read_bytes
 
 
 def test_a_stamp_holds_the_probe_and_the_versions() -> None:
     stamp = decoder.decoder_stamp()
     assert set(stamp) == {"probe", "pillow", "libjpeg", "numpy"}
     assert len(stamp["probe"]) == 16
-    assert stamp["pillow"] == Image.__version__
+    assert stamp["pillow"] == PIL.__version__
 
 
 def test_another_decoder_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     """One grey level in one place, as another inverse transform or upsampling gives."""
     ours = decoder.decoder_stamp()
-    read = decoder.read_bytes
 
-    def other(data: bytes, name: str) -> np.ndarray:
-        pixels = read(data, name).copy()
+    def other(data: bytes, name: str) -> Any:
+        pixels = np.array(read_bytes(data, name))
         pixels[13, 20, 0] ^= 1
         return pixels
 

@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from PIL import Image, features
+import PIL
+from PIL import features
 
 from dehaze_zoo.data.images import read_bytes
 
@@ -34,7 +35,7 @@ def decoder_stamp() -> dict[str, str]:
     turbo = features.version_feature("libjpeg_turbo")
     return {
         "probe": hashlib.sha256(repr(pixels.shape).encode() + pixels.tobytes()).hexdigest()[:16],
-        "pillow": str(Image.__version__),
+        "pillow": PIL.__version__,
         "libjpeg": f"turbo {turbo}" if turbo else str(features.version_codec("jpg")),
         "numpy": np.__version__,
     }

@@ -44,12 +44,14 @@ class Problem:
 
 @dataclass(frozen=True)
 class PairList:
-    """The pairs of two folders, by name, and the files that could not be paired."""
+    """The pairs of two folders (or of one that holds both kinds), by name, and the files that could not be paired."""
 
     hazy: Path
     clear: Path
     pairs: list[Pair]
     problems: list[Problem] = field(default_factory=list)
+    lone: list[Path] = field(default_factory=list)
+    """Clear pictures without a hazy one."""
 
     def strict(self) -> list[Pair]:
         """The pairs; UsageError naming up to three files where any hazy picture has no clear one."""
@@ -61,6 +63,10 @@ class PairList:
                 "Add the missing ones or move these hazy pictures away."
             )
         return self.pairs
+
+
+class NoPairsError(UsageError):
+    """There is nothing of this split, where another one may be."""
 
 
 def layout_of(set_name: str) -> Layout:
@@ -109,7 +115,7 @@ def find_pairs(set_name: str, root: str | os.PathLike[str], split: str) -> PairL
         first, last = part.numbers
         found = replace(found, pairs=[pair for pair in found.pairs if first <= number_of(pair.scene) <= last])
         if not found.pairs:
-            raise UsageError(f"data={set_name}: no {split} pairs (numbers {first} to {last}) among those in {place.hazy}.")
+            raise NoPairsError(f"data={set_name}: no {split} pairs (numbers {first} to {last}) among those in {place.hazy}.")
     return found
 
 
@@ -146,7 +152,7 @@ def _choose(layout: Layout, split: str, root: Path, found: list[Place]) -> Place
         from dehaze_zoo.data.hints import hint  # which stands on this file
 
         wanted = f"{'|'.join((*layout.hazy, *HAZY_FOLDERS))} beside {'|'.join((*layout.clear, *CLEAR_FOLDERS))}"
-        raise UsageError(
+        raise NoPairsError(
             f"data={layout.name}: no {split} pairs found below {root}.\n"
             f"Looked for {wanted}, on the way: {' or '.join(part.folders)}.\n"
             f"Found: {_list(place.hazy.parent for place in found) if found else _list(subfolders(root)) or 'no folders'}.\n"
@@ -189,7 +195,8 @@ def pair_folders(hazy: str | os.PathLike[str], clear: str | os.PathLike[str]) ->
         if not found:
             why = "does not exist" if not folder.exists() else "is not a folder" if not folder.is_dir() else "holds no picture"
             raise UsageError(f"{folder}: the folder of the {what} pictures {why}.\nPictures are {', '.join(sorted(SUFFIXES))}.")
-    return PairList(hazy, clear, pairs, problems)
+    lone = sorted({*clears.values()} - {pair.clear for pair in pairs})
+    return PairList(hazy, clear, pairs, problems, lone)
 
 
 def hold_out(pairs: Sequence[Pair], holdout: float | Sequence[Any]) -> tuple[list[Pair], list[Pair]]:
@@ -270,7 +277,7 @@ def subfolders(folder: Path) -> list[Path]:
     """Folders in a folder, sorted, without hidden ones; none where it cannot be read."""
     try:
         with os.scandir(folder) as entries:
-            return sorted(Path(entry.path) for entry in entries if not entry.name.startswith(".") and entry.is_dir())
+            return sorted(Path(entry.path) for entry in entries if not entry.name.startswith((".", "__MACOSX")) and entry.is_dir())
     except OSError:
         return []
 

@@ -15,6 +15,7 @@ from torch.utils.data import Dataset
 from dehaze_zoo.data.images import read_rgb
 from dehaze_zoo.data.layouts import Pair, Problem
 from dehaze_zoo.data.samplers import Token, generator
+from dehaze_zoo.data.sets import BORDER
 from dehaze_zoo.errors import ImageError, UsageError, near_misses
 
 Array = npt.NDArray[Any]
@@ -117,7 +118,7 @@ def read_pair(pair: Pair) -> tuple[Array, Array]:
     RESIDE's 640x480 clear pictures lose 10 pixels at each edge, as its 620x460 hazy ones did. Raises ImageError for any other difference.
     """
     hazy, clear = read_rgb(pair.hazy), read_rgb(pair.clear)
-    if hazy.shape[:2] == (460, 620) and clear.shape[:2] == (480, 640):
+    if (hazy.shape[:2], clear.shape[:2]) == BORDER:
         clear = clear[10:-10, 10:-10]
     if hazy.shape != clear.shape:
         sizes = " and ".join(f"{picture.shape[1]}x{picture.shape[0]}" for picture in (hazy, clear))

@@ -6,6 +6,7 @@ A new set is a record here and configs/data/<name>.yaml; how the folders below a
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class Layout:
     """False: hazy photographs without clear ones."""
 
 
-_RESIDE = {
+_RESIDE: dict[str, Any] = {
     "source": "https://sites.google.com/view/reside-dehaze-datasets",
     "licence": "none stated; research use",
     "citation": 'B. Li et al., "Benchmarking Single-Image Dehazing and Beyond", IEEE Transactions on Image Processing 28(1), 2019',
@@ -54,7 +55,7 @@ _RECORDS = (
     Layout(
         name="reside_indoor",
         title="RESIDE indoor: ITS (1,399 scenes, 10 hazy each) to train, SOTS indoor (50 scenes, 10 each) to test",
-        splits={  # hazy 620x460, and so ITS's clear ones; the clear ones of SOTS are 640x480 in the first copies: 10 pixels more a side
+        splits={  # hazy 620x460; clear ones too, or 640x480, see BORDER
             "train": Split(13_990, ("its", "its_v2", "train"), "1_1_0.90179.png -> 1.png", r"\d+_\d+_\d+(\.\d+)?", scenes=1_399),
             "test": Split(500, ("sots", "test", "nyuhaze500"), "1400_1.png -> 1400.png", r"\d+_\d+", scenes=50),
         },
@@ -182,6 +183,9 @@ _RECORDS = (
         citation="",
     ),
 )
+
+BORDER = ((460, 620), (480, 640))
+"""Heights and widths of a hazy and a clear picture that fit though they differ: RESIDE cut 10 pixels off each edge of the hazy ones."""
 
 LAYOUTS = {layout.name: layout for layout in _RECORDS}
 _NOBODYS = ("urhi",)  # RESIDE's unannotated photographs
