@@ -49,6 +49,24 @@ def train(run_dir: Path, *overrides: str) -> Outcome:
         os.environ.pop("DEHAZE_ZOO_RUN_DIR", None)
 
 
+def module(*overrides: str) -> Any:
+    """The LightningModule of a config, seeded as a training's is."""
+    from dehaze_zoo.training.build import build_module
+
+    cfg = config(Path("unused"), *overrides)
+    torch.manual_seed(cfg.seed)
+    return build_module(cfg)
+
+
+def trainer(run_dir: Path, *overrides: str) -> Any:
+    """Lightning's Trainer of a config."""
+    from dehaze_zoo.training.build import build_trainer
+    from dehaze_zoo.training.placement import place
+
+    cfg = config(run_dir, *overrides)
+    return build_trainer(cfg, run_dir, place(cfg.trainer))
+
+
 def state(run_dir: Path, which: str = "last") -> dict[str, torch.Tensor]:
     """The state dict of a checkpoint, read as data only."""
     loaded: dict[str, torch.Tensor] = torch.load(run_dir / "checkpoints" / f"{which}.ckpt", weights_only=True)["state_dict"]

@@ -19,9 +19,9 @@ def job(cfg: DictConfig, run_dir: Path) -> Outcome:
 
         print(f"plan of {cfg.trainer.max_epochs} epochs: {write_plan(cfg, run_dir)}")
         return Outcome()
-    from dehaze_zoo.training.build import train
+    from dehaze_zoo.training.build import replayed, train
 
-    return train(cfg, run_dir)
+    return replayed(cfg, run_dir) if cfg.replay else train(cfg, run_dir)
 
 
 if __name__ == "__main__":

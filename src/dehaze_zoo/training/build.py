@@ -18,10 +18,11 @@ from pytorch_lightning.utilities import rank_zero_only
 
 from dehaze_zoo.checkpoints.reading import load_into
 from dehaze_zoo.errors import UsageError
+from dehaze_zoo.made import made
 from dehaze_zoo.networks.registry import build_model
 from dehaze_zoo.outcome import Outcome
+from dehaze_zoo.training.finite import replay
 from dehaze_zoo.training.loggers import MetricsTable
-from dehaze_zoo.training.made import made
 from dehaze_zoo.training.module import DehazingModule, Term
 from dehaze_zoo.training.placement import Placement, place
 from dehaze_zoo.training.plan import check_trainable
@@ -67,6 +68,15 @@ def train(cfg: DictConfig, run_dir: Path) -> Outcome:
     return Outcome(figures=module.figures)
 
 
+def replayed(cfg: DictConfig, run_dir: Path) -> Outcome:
+    """Repeats the batch that a training dumped (cfg.replay) and prints what is not finite first."""
+    check_trainable(cfg)
+    module = build_module(cfg)
+    module.trainer = build_trainer(cfg, run_dir, place(cfg.trainer))
+    print(f"{cfg.replay}: first {replay(module, Path(cfg.replay))}")
+    return Outcome()
+
+
 def build_module(cfg: DictConfig) -> DehazingModule:
     """The LightningModule of cfg.model with a freshly initialised network, its losses, schedule and norms."""
     settings: dict[str, Any] = OmegaConf.to_container(cfg.model, resolve=True)  # type: ignore[assignment]
@@ -79,7 +89,7 @@ def build_module(cfg: DictConfig) -> DehazingModule:
     schedule, norm = made(cfg.schedule), made(cfg.norm)
     optimizer = made(settings.pop("optimizer"))
     module: DehazingModule = made(
-        settings, network=network, losses=losses, optimizer=optimizer, schedule=schedule, norm=norm, seed=cfg.seed
+        settings, network=network, losses=losses, optimizer=optimizer, schedule=schedule, norm=norm, seed=cfg.seed, on_nan=cfg.on_nan
     )
     return module
 
@@ -163,6 +173,7 @@ def _quieten() -> None:
         ".*smaller than the logging interval.*",
         ".*`broadcast_buffers` is deprecated.*",
         ".*LeafSpec.*",
+        ".*`training_step` returned `None`.*",  # on_nan=skip says so itself
         ".*your dataloader is not resumable.*",  # the sampler starts at its position by itself
     ):
         warnings.filterwarnings("ignore", message)

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from pytorch_lightning import LightningModule
+from pytorch_lightning.utilities import rank_zero_only
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from dehaze_zoo.errors import UsageError
 from dehaze_zoo.metrics.protocols import PROTOCOLS
+from dehaze_zoo.training.finite import dump, finite, first_offender, replay_command
 from dehaze_zoo.training.norm import set_norm_mode, share_statistics
+from dehaze_zoo.training.ranks import anywhere, gathered
 from dehaze_zoo.training.schedules import ConstantSchedule, NormSchedule
+
+IN_A_ROW = 20
+"""Steps without a finite loss or gradient that stop a training even under on_nan=skip."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +40,8 @@ class DehazingModule(LightningModule):
     train/loss, means over the epoch, also over one that was resumed in its midst. Learning rate and weight decay are set at each
     epoch's start. Validation logs val/psnr and val/ssim: of each image by the protocol gunet, then the mean over all images on all
     ranks. The state dict holds ``network.*`` alone.
-    ``channels_last``: weights and images in that layout. Raises UsageError for a loss that is not finite.
+    ``channels_last``: weights and images in that layout. ``on_nan``: a loss or gradient that is not finite stops (UsageError) with the
+    batch dumped, or is skipped, on every rank, and counted; 20 in a row stop all the same.
     """
 
     def __init__(
@@ -46,13 +54,21 @@ class DehazingModule(LightningModule):
         loss_scale: float = 1.0,
         channels_last: bool = False,
         seed: int = 0,
+        on_nan: Literal["stop", "skip"] = "stop",
     ) -> None:
         super().__init__()
+        if on_nan not in ("stop", "skip"):
+            raise UsageError(f"on_nan={on_nan}: must be stop or skip.")
         self.network = network
         self.terms = dict(losses)  # a plain dict: weights inside a loss stay out of the state dict
         self.optimizer = optimizer
         self.schedule, self.norm = schedule, norm
-        self.loss_scale, self.seed = loss_scale, seed
+        self.loss_scale, self.seed, self.on_nan = loss_scale, seed, on_nan
+        self.counts = {"skipped": 0, "scaling_steps": 0}
+        """Of this run: steps left out by on_nan=skip, and by an fp16 scaler on its way to a fitting scale."""
+        self._taken: tuple[Mapping[str, Any], int, Mapping[str, Tensor]] = ({}, 0, {})  # the one that is being taken
+        self._statistics: list[Tensor] = []
+        self._in_a_row = 0
         self.layout = torch.channels_last if channels_last else torch.contiguous_format
         self._configured: list[list[tuple[float, float]]] = []
         self._judged: list[Tensor] = []
@@ -75,13 +91,69 @@ class DehazingModule(LightningModule):
         """Every configured term between two images, weighed and scaled."""
         return {name: self.loss_scale * term.weight * term.loss(restored, clear) for name, term in self.terms.items()}
 
-    def training_step(self, batch: Mapping[str, Any], batch_idx: int) -> Tensor:
+    def training_step(self, batch: Mapping[str, Any], batch_idx: int) -> Tensor | None:
         terms = self.losses_of(batch)
         total = torch.stack(list(terms.values())).sum()
-        if not torch.isfinite(total):
-            raise UsageError(self._not_finite(terms, batch))
+        self._taken = (batch, batch_idx, terms)
+        if self._refused("loss", not torch.isfinite(total)):
+            return None
         self.note({**terms, "loss": total}, len(batch["hazy"]))
         return total
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        """Leaves the step out, of every optimiser, where a gradient is not finite. A recipe that steps by itself calls this before it does.
+
+        An fp16 scaler leaves such steps out too while it looks for its scale: no fault of the run, and counted apart.
+        """
+        groups = [group for each in self._optimizers() for group in each.param_groups]
+        gradients = [p.grad for group in groups for p in group["params"] if p.grad is not None]
+        is_finite = finite(gradients)
+        scaler = getattr(self.trainer.precision_plugin, "scaler", None)
+        if not is_finite and scaler is not None and scaler.get_scale() > 1:
+            self.counts["scaling_steps"] += 1
+        elif self._refused("gradient", not is_finite):
+            for each in self._optimizers():
+                each.zero_grad()  # parameters without a gradient stay as they are
+        elif gradients:  # none: the loss was refused
+            self._in_a_row = 0
+
+    def _refused(self, what: str, not_finite: bool) -> bool:
+        """Whether the step must be left out on every rank (on_nan=skip). Raises UsageError on rank 0 where it must not (on_nan=stop)."""
+        if not any(anywhere(self.device, not_finite)):
+            return False
+        batch, batch_idx, terms = self._taken
+        self._in_a_row += 1
+        stop = self.on_nan == "stop" or self._in_a_row == IN_A_ROW
+        message = ""
+        values = ", ".join(f"{name} = {term.item():.4g}" for name, term in terms.items())
+        files = [str(name) for name in batch["name"]]
+        more = f" and {len(files) - 8} more" if len(files) > 8 else ""
+        if not_finite:
+            message = (
+                f"the {what} is not finite in epoch {self.current_epoch}, batch {batch_idx}, step {self.global_step}, rank "
+                f"{self.global_rank}: {values}. Files: {', '.join(files[:8])}{more}"
+            )
+        if stop:
+            self._restore()
+            self.draw_as(batch_idx, self.global_rank)
+            offender = first_offender(self, batch)
+            if not_finite:
+                message += f"\nFirst: {offender}.\nSee it again: {replay_command(dump(self, batch, batch_idx))}\n"
+                message += "Look at these files, lower model.optimizer.lr, use trainer.precision=32-true, or on_nan=skip; then resume=auto."
+        said = next(text for text in gathered(message) if text)
+        if stop and self.global_rank > 0:
+            sys.exit(0)  # rank 0 speaks; a child's failure would have Lightning kill it first
+        if stop:
+            raise UsageError(said)
+        self._restore()
+        self.counts["skipped"] += 1
+        rank_zero_only(print)(f"skipped: {said}", flush=True)
+        return True
+
+    def _restore(self) -> None:
+        """The running statistics as they were before the batch."""
+        for buffer, before in zip(self.network.buffers(), self._statistics, strict=False):
+            buffer.copy_(before)
 
     def note(self, figures: Mapping[str, Tensor], samples: int) -> None:
         """Adds a batch's figures (scalars, means over its ``samples``) to the epoch's means, which are logged as train/<name>."""
@@ -101,18 +173,9 @@ class DehazingModule(LightningModule):
         sums, self._sums = self._noted(), {}
         samples = sums.pop("samples", 1)
         figures = {f"train/{name}": value / samples for name, value in sums.items()}
+        figures |= {name: float(count) for name, count in self.counts.items() if count}
         figures["lr"] = self.schedule.lr(self.current_epoch, self._configured[0][0][0])
         self.log_dict(figures, on_step=False, on_epoch=True, batch_size=1, sync_dist=True)  # the same on all ranks
-
-    def _not_finite(self, terms: Mapping[str, Tensor], batch: Mapping[str, Any]) -> str:
-        values = ", ".join(f"{name} = {term.item()}" for name, term in terms.items())
-        files = [str(name) for name in batch["name"]]
-        more = f" and {len(files) - 8} more" if len(files) > 8 else ""
-        return (
-            f"the loss is not finite in epoch {self.current_epoch}, step {self.global_step}: {values}.\n"
-            f"Files of the batch: {', '.join(files[:8])}{more}\n"
-            "Look at these pictures, lower model.optimizer.lr, or use trainer.precision=32-true. resume=auto goes on from the last epoch."
-        )
 
     def configure_optimizers(self) -> list[Optimizer]:
         """The configured optimiser over the network's trainable parameters."""
@@ -137,19 +200,28 @@ class DehazingModule(LightningModule):
                 group["lr"] = self.schedule.lr(epoch, lr)
                 if "weight_decay" in group:
                     group["weight_decay"] = self.schedule.weight_decay(epoch, decay)
-        frozen = self.norm.frozen(epoch)
-        set_norm_mode(self.network, frozen, self.norm.whole_network)
-        if frozen:
+        if self.set_norms(epoch):
             share_statistics(self.network)
         if epoch == (self.trainer.max_epochs or 0) - 1:
             self.trainer.check_val_every_n_epoch = 1  # the last epoch is validated, whatever the interval
+
+    def set_norms(self, epoch: int) -> bool:
+        """Puts the network into training mode and its norms into that of an epoch; whether they are frozen."""
+        frozen = self.norm.frozen(epoch)
+        set_norm_mode(self.network, frozen, self.norm.whole_network)
+        return frozen
 
     def _optimizers(self) -> list[Optimizer]:
         return list(self.trainer.optimizers)
 
     def on_train_batch_start(self, batch: Mapping[str, Any], batch_idx: int) -> None:
-        # Whatever a network or recipe draws depends on seed, batch and rank alone, so that a resumed run draws the same.
-        where = [self.seed % 2**63, self.current_epoch, batch_idx, self.global_rank]
+        self.draw_as(batch_idx, self.global_rank)
+        if self.on_nan == "skip":
+            self._statistics = [buffer.clone() for buffer in self.network.buffers()]
+
+    def draw_as(self, batch_idx: int, rank: int) -> None:
+        """Seeds torch: what is drawn depends on seed, epoch, batch and rank alone, so that a resumed run draws the same."""
+        where = [self.seed % 2**63, self.current_epoch, batch_idx, rank]
         state = np.random.SeedSequence(where).generate_state(1, np.uint64)
         torch.manual_seed(int(state[0]))
 
@@ -177,7 +249,7 @@ class DehazingModule(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["figures"] = self.figures
-        checkpoint["sums"] = self._noted()
+        checkpoint["sums"], checkpoint["counts"] = self._noted(), dict(self.counts)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         ours, theirs = self.state_dict(), checkpoint["state_dict"]
@@ -188,5 +260,6 @@ class DehazingModule(LightningModule):
                 "Choose the model that it was trained as."
             )
         self.figures = checkpoint.get("figures", {})
+        self.counts |= checkpoint.get("counts", {})
         if self.global_rank == 0:
             self._sums = {name: torch.tensor(value, dtype=torch.float64) for name, value in checkpoint.get("sums", {}).items()}

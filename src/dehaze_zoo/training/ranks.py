@@ -13,3 +13,12 @@ def anywhere(device: torch.device, *flags: bool) -> list[bool]:
     shared = torch.tensor(flags, dtype=torch.uint8, device=device)
     distributed.all_reduce(shared, op=distributed.ReduceOp.MAX)
     return [bool(flag) for flag in shared.tolist()]
+
+
+def gathered(message: str) -> list[str]:
+    """Every rank's message, by rank. Every rank must call this alike."""
+    if not (distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1):
+        return [message]
+    messages = [""] * distributed.get_world_size()
+    distributed.all_gather_object(messages, message)
+    return messages
