@@ -50,12 +50,13 @@ def bytes_per_pixel(network: nn.Module, device: torch.device) -> float:
     """The most that the network's tensors hold at once for each pixel, measured once on a small picture, and a half more for scratch."""
     if network not in _known:
         probe = torch.rand(1, 3, _PROBE, _PROBE, generator=torch.Generator().manual_seed(0)).to(device)
-        _known[network] = max(1.5 * _peak(network, probe) / _PROBE**2, 24.0)
+        _known[network] = max(1.5 * peak_bytes(network, probe) / _PROBE**2, 24.0)
     return _known[network]
 
 
 @torch.no_grad()
-def _peak(network: nn.Module, probe: torch.Tensor) -> int:
+def peak_bytes(network: nn.Module, probe: torch.Tensor) -> int:
+    """The most that tensors made by ``network`` on ``probe`` (B, 3, H, W) hold at once, where they both live."""
     if probe.is_cuda:
         torch.cuda.reset_peak_memory_stats(probe.device)
         before = torch.cuda.memory_allocated(probe.device)

@@ -21,15 +21,21 @@ class Protocol:
 
     name: str
     description: str
-    prepare: Callable[[Tensor], Tensor]
-    """From clamped RGB to what PSNR and SSIM see."""
+    levels: Callable[[Tensor], Tensor]
+    """From clamped RGB to the RGB that is judged: rounded or not."""
+    channels: Callable[[Tensor], Tensor]
+    """From that to what PSNR, SSIM and MS-SSIM see: RGB or luma."""
     before_ssim: Callable[[Tensor], Tensor]
     """What SSIM's images pass besides."""
 
     def __call__(self, restored: Tensor, clear: Tensor) -> dict[str, Tensor]:
-        # float64: in float32 SSIM's variances over flat areas (skies) are rounding noise, up to 4e-4 of the figure.
-        restored, clear = (self.prepare(image.double().clamp(0, 1)) for image in (restored, clear))
+        restored, clear = (self.channels(self.colours(image)) for image in (restored, clear))
         return {"psnr": psnr(restored, clear), "ssim": ssim(self.before_ssim(restored), self.before_ssim(clear))}
+
+    def colours(self, image: Tensor) -> Tensor:
+        """What measures of colour see, RGB (B, 3, H, W) in [0, 1]."""
+        # float64: in float32 SSIM's variances over flat areas (skies) are rounding noise, up to 4e-4 of the figure.
+        return self.levels(image.double().clamp(0, 1))
 
 
 def _as_it_is(image: Tensor) -> Tensor:
@@ -40,16 +46,13 @@ def _to_grey_levels(image: Tensor) -> Tensor:
     return (image * 255).round() / 255
 
 
-def _luma_of_grey_levels(image: Tensor) -> Tensor:
-    return luma(_to_grey_levels(image))
-
-
 PROTOCOLS: dict[str, Protocol] = {
     protocol.name: protocol
     for protocol in (
         Protocol(
             "gunet",
             "clamped floats, not rounded; PSNR over RGB; SSIM over RGB after average pooling to a short side of about 256 (gUNet, 2022)",
+            _as_it_is,
             _as_it_is,
             pool_to_256,
         ),
@@ -58,11 +61,13 @@ PROTOCOLS: dict[str, Protocol] = {
             "rounded to 256 grey levels, as pictures saved in 8 bits; PSNR and SSIM over RGB at full size",
             _to_grey_levels,
             _as_it_is,
+            _as_it_is,
         ),
         Protocol(
             "y",
             "rounded to 256 grey levels; PSNR (peak 255) and SSIM at full size on the BT.601 luma of 16..235, not rounded again",
-            _luma_of_grey_levels,
+            _to_grey_levels,
+            luma,
             _as_it_is,
         ),
     )

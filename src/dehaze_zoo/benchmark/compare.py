@@ -1,0 +1,196 @@
+"""The verb's work: what is asked for, what of it is done, the rest, and the reports."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from rich.console import Console
+from rich.markup import escape
+
+from dehaze_zoo.benchmark.board import Board, Entry, make_board
+from dehaze_zoo.benchmark.cost import device_name, measure_cost
+from dehaze_zoo.benchmark.keys import code_version, key_of
+from dehaze_zoo.benchmark.page import write_page
+from dehaze_zoo.benchmark.pictures import Album
+from dehaze_zoo.benchmark.runner import Report, run_job
+from dehaze_zoo.benchmark.scoring import Judge
+from dehaze_zoo.benchmark.store import Store
+from dehaze_zoo.benchmark.subjects import JudgedSet, Method, Network, judged_set, methods_of, photographs
+from dehaze_zoo.benchmark.tables import terminal, write_tables
+from dehaze_zoo.data.decoder import decoder_stamp
+from dehaze_zoo.errors import UsageError, near_misses
+from dehaze_zoo.inference.reporting import failure, progress_bar, say_failures, write_json
+from dehaze_zoo.inference.restore import choose_device
+from dehaze_zoo.metrics.catalogue import choose_metrics, load_all
+from dehaze_zoo.metrics.protocols import choose_protocols
+from dehaze_zoo.networks.registry import list_models
+from dehaze_zoo.outcome import Outcome
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+WORST = 2
+"""Pictures of each method that the page shows besides the examples."""
+
+_PICTURES_DEPEND_ON = ("haze", "outdoor", "picture_size", "val_crop", "set")
+
+
+def benchmark(cfg: DictConfig, run_dir: Path) -> Outcome:
+    """Fills the store with what it lacks, then writes leaderboard.{csv,md,tex,html}, comparisons.csv, per_image.parquet and report.json.
+
+    Code 1 where a picture or a method failed; the rest is done. Raises UsageError for wrong names, weights that do not fit, a metric whose
+    parameters are missing, and a store that cannot be used.
+    """
+    methods = methods_of(cfg.models, cfg.checkpoints, cfg.results, list_models())
+    _check_roots(cfg)
+    judge = _judge(cfg)
+    sets = _sets(cfg)
+    device = choose_device(cfg.trainer.accelerator)
+    for method in methods:  # what does not fit is said now, not at night
+        for member in method.members:
+            method.open(member, "cpu")
+    store = Store(Path(cfg.store))
+    try:
+        entries, report = _fill(store, methods, sets, judge, device, cfg)
+        board = make_board(entries, judge)
+    finally:
+        store.close()
+    write_json(run_dir / "report.json", _summary(report))
+    say_failures([{**entry, "file": f"{entry['model']}, {entry['data']}: {entry['file']}"} for entry in report.failed])
+    if not board.rows:
+        return Outcome(1)
+    write_tables(run_dir, board)
+    write_page(run_dir / "leaderboard.html", board, entries, Path(cfg.store))
+    console = Console()
+    for sheet in terminal(board):
+        console.print(sheet)
+    if cfg.get("logger") is not None:
+        from dehaze_zoo.benchmark.tracking import log_to_wandb
+
+        log_to_wandb(cfg, run_dir, board, entries, methods, Path(cfg.store))
+    summary = _summary(report)
+    said = f"judged {report.judged} pictures, {report.kept} were done before"
+    if report.judged:
+        said += f"; {summary['seconds']:.1f} s, the networks' forward {summary['forward_share']:.0%} of it"
+    console.print(f"{said}\n{escape(str((run_dir / 'leaderboard.html').absolute()))}", highlight=False, soft_wrap=True)
+    return Outcome(int(bool(report.failed)), _figures(board))
+
+
+def _fill(
+    store: Store, methods: Sequence[Method], sets: Sequence[JudgedSet], judge: Judge, device: str, cfg: DictConfig
+) -> tuple[list[Entry], Report]:
+    """Every method on every set, one network in memory at a time; the entries are in the order asked for."""
+    total = Report()
+    entries: list[Entry] = []
+    with progress_bar() as bar:
+        task = bar.add_task(
+            "benchmark", total=sum(len(method.members) * (len(s.images) + len(s.strays)) for method in methods for s in sets)
+        )
+        for method in methods:
+            scores: list[dict[Any, Any]] = [{} for _ in sets]
+            keys: list[list[str]] = [[] for _ in sets]
+            cost = None
+            for number, member in enumerate(method.members):
+                restorer = method.open(member, device)
+                if number == 0 and isinstance(restorer, Network) and cfg.cost is not None:
+                    cost = _cost(store, method, restorer, cfg, total)
+                for place, judged in enumerate(sets):
+                    bar.update(task, description=f"{method.label} on {judged.label}")
+                    about = {
+                        **restorer.recipe, "data": judged.manifest, "decoder": decoder_stamp()["probe"], "code": code_version(),
+                    }  # fmt: skip
+                    key = key_of(about)
+                    job = store.job(key, {**about, "label": method.label, "set": judged.label, "decoder": decoder_stamp()})
+                    before = {s.image: s.value for s in store.scores(job) if s.metric == "psnr" and s.protocol == judge.protocols[0].name}
+                    examples = (
+                        set(list(judged.images)[:: max(1, -(-len(judged.images) // max(1, cfg.examples)))]) if cfg.examples else set()
+                    )
+                    album = Album(store.folder, judged.manifest, key, examples, WORST if cfg.examples else 0, before)
+                    done = run_job(store, job, method.label, restorer, judged, judge, album, lambda: bar.advance(task))
+                    _add(total, done)
+                    scores[place][member.seed if member.seed is not None else number] = store.scores(job)
+                    keys[place].append(key)
+                del restorer  # before the next one comes
+            entries += [
+                Entry(method.label, judged, scores[place], keys[place], cost, method.folder is not None)
+                for place, judged in enumerate(sets)
+            ]
+    return entries, total
+
+
+def _cost(store: Store, method: Method, network: Network, cfg: DictConfig, report: Report) -> Mapping[str, Any] | None:
+    """From the store, or measured while nothing else runs; a network that fails here is a failure of the run."""
+    about = {
+        "model": network.model, "design": network.recipe["design"], "device": device_name(network.device), "torch": torch.__version__,
+        "sizes": list(cfg.cost.sizes), "rounds": cfg.cost.rounds, "seconds": cfg.cost.seconds, "code": code_version(),
+    }  # fmt: skip
+    key = key_of(about)
+    figures = store.cost(key)
+    if figures is None:
+        try:
+            figures = measure_cost(network.module, network.device, cfg.cost.sizes, cfg.cost.rounds, cfg.cost.seconds)
+        except Exception as error:  # out of memory at a large size, or a network that fails anyway
+            report.failed.append({"model": method.label, "data": "cost", **failure("random pictures", error)})
+            return None
+        store.add_cost(key, about, figures)
+    return figures
+
+
+def _judge(cfg: DictConfig) -> Judge:
+    metrics = choose_metrics(["psnr", "ssim", *([cfg.metrics] if isinstance(cfg.metrics, str) else cfg.metrics)])
+    files = {metric.name: cfg[metric.name].weights for metric in metrics if metric.places}
+    return Judge(choose_protocols(cfg.protocol), metrics, load_all(metrics, files))
+
+
+def _check_roots(cfg: DictConfig) -> None:
+    names = [*cfg.sets, *cfg.photos]
+    for name in cfg.roots:
+        if name not in names:
+            raise UsageError(f"roots.{name}: data has no such set. {near_misses(str(name), map(str, names))}")
+    for name in cfg.photos:
+        if name not in cfg.roots:
+            raise UsageError(f"data=[photos:{name}] needs its folder of photographs: roots.{name}=DIR.")
+
+
+def _sets(cfg: DictConfig) -> list[JudgedSet]:
+    from omegaconf import OmegaConf
+
+    from dehaze_zoo.made import made
+
+    found = []
+    for name, own in cfg.sets.items():
+        if name in cfg.roots and "root" not in own:
+            raise UsageError(f"roots.{name}: this set is made, it lies nowhere.")
+        if name in cfg.roots:
+            own.root = str(cfg.roots[name]).replace("${", "\\${")
+        about = {key: value for key, value in (OmegaConf.to_container(own, resolve=True) or {}).items() if key in _PICTURES_DEPEND_ON}  # type: ignore[union-attr]
+        found.append(judged_set(str(name), made(own).pairs(cfg.split), {**about, "split": cfg.split}, cfg.limit))
+    found += [photographs(str(name), Path(cfg.roots[name]), cfg.limit) for name in cfg.photos]
+    if not found:
+        raise UsageError("data=[] names no set. Give some: data=[synthetic,reside_indoor].")
+    if cfg.photos and not any(not metric.needs_clear for metric in choose_metrics(cfg.metrics)):
+        raise UsageError("data=[photos:...] has no clear pictures: ask for metrics that need none, metrics=[niqe], [brisque] or [fade].")
+    return found
+
+
+def _add(total: Report, done: Report) -> None:
+    total.judged, total.kept = total.judged + done.judged, total.kept + done.kept
+    total.forward, total.wall = total.forward + done.forward, total.wall + done.wall
+    total.failed += done.failed
+
+
+def _summary(report: Report) -> dict[str, Any]:
+    return {
+        "done": report.judged, "kept": report.kept, "failed": report.failed, "seconds": round(report.wall, 3),
+        "forward_share": round(report.forward / report.wall, 4) if report.wall else None,
+    }  # fmt: skip
+
+
+def _figures(board: Board) -> dict[str, float]:
+    """For results.csv under -m: the first figure of every row."""
+    return {
+        f"{row['model']}/{row['data']}/{row['protocol']}/psnr": row["psnr"] for row in board.rows if row.get("psnr") is not None
+    }  # fmt: skip
