@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 from typing import Any
 
 import numpy as np
@@ -39,12 +40,9 @@ def test_another_decoder_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_probe_tells_decoders_apart() -> None:
     """It has what they differ in: OpenCV's own way to grey and Pillow's draft mode change its pixels."""
-    import base64
-    import io
-
-    image = Image.open(io.BytesIO(base64.b64decode(decoder._PROBE)))
+    image = Image.open(io.BytesIO(decoder.PROBE))
     assert image.size == (35, 27)
     whole = np.asarray(image.convert("RGB"))
-    plain = Image.open(io.BytesIO(base64.b64decode(decoder._PROBE)))
+    plain = Image.open(io.BytesIO(decoder.PROBE))
     plain.draft("YCbCr", plain.size)
     assert (np.asarray(plain.convert("RGB")) != whole).any()

@@ -14,14 +14,16 @@ from PIL import features
 
 from dehaze_zoo.data.images import read_bytes
 
-_PROBE = (  # a JPEG of 35x27 pixels, 4:2:0, quality 70: hard edges in chroma and a width of no whole blocks, where decoders part
-    "/9j/4AAQSkZJRgABAQAAAQABAAD/2wBDAAoHBwgHBgoICAgLCgoLDhgQDg0NDh0VFhEYIx8lJCIfIiEmKzcvJik0KSEiMEExNDk7Pj4+JS5ESUM8SDc9Pjv/2wBDAQoL"
-    "Cw4NDhwQEBw7KCIoOzs7Ozs7Ozs7Ozs7Ozs7Ozs7Ozs7Ozs7Ozs7Ozs7Ozs7Ozs7Ozs7Ozs7Ozs7Ozs7Ozv/wAARCAAbACMDASIAAhEBAxEB/8QAGQAAAgMBAAAAAAAA"
-    "AAAAAAAABQYAAwQC/8QALBAAAQMCBAQEBwAAAAAAAAAAAQACAwQRBRIhMUFRYdEGFIGRIzJxoaLB0v/EABgBAQADAQAAAAAAAAAAAAAAAAMCBQYE/8QAJxEAAAYBAgQH"
-    "AAAAAAAAAAAAAAECAwQRBSFBEzFRcRIUFRYzUlP/2gAMAwEAAhEDEQA/AH6SQUzc7jlGmiWKzxxRVLMghqGi9tWt7qvEfEDa6BzIzqlXyFUAC6I2HEkBG5GlsKSskHfa"
-    "x0Y+LinuI3NcJJaVaiTd3fPnsGOjxmncJJGBzWx2vmAG/r0QXHKluJPIhN7ofUOkhpZYm2bnI2N9rqjCJjTv+LqDvdQQSilFLX8hbA1wsdHccajLtJVWt7FevexlOCSv"
-    "Jdl3+qiZm4nTAD5VFo/cGQ/MD5dr7BZY6R2a9yS0j8SP2t08kkzXjKNS7jzMv9hYG6Od0Oi2RbbnY8eiNeafJ1KaIXTWBjPINar0HLKKolMmVlyc1hcamz7fcj3Vk+Gy"
-    "tmDyw2Lib6bXf3HuilALH17K+s58h2TZKQpDJukRWKWbAbYLxJAIYe8i4v7KIllBUWL9aldRS8RfUf/Z"
+PROBE = (
+    base64.b64decode(  # a JPEG of 35x27 pixels, 4:2:0, quality 70: hard edges in chroma and a width of no whole blocks, where decoders part
+        "/9j/4AAQSkZJRgABAQAAAQABAAD/2wBDAAoHBwgHBgoICAgLCgoLDhgQDg0NDh0VFhEYIx8lJCIfIiEmKzcvJik0KSEiMEExNDk7Pj4+JS5ESUM8SDc9Pjv/2wBDAQoL"
+        "Cw4NDhwQEBw7KCIoOzs7Ozs7Ozs7Ozs7Ozs7Ozs7Ozs7Ozs7Ozs7Ozs7Ozs7Ozs7Ozs7Ozs7Ozs7Ozs7Ozv/wAARCAAbACMDASIAAhEBAxEB/8QAGQAAAgMBAAAAAAAA"
+        "AAAAAAAABQYAAwQC/8QALBAAAQMCBAQEBwAAAAAAAAAAAQACAwQRBRIhMUFRYdEGFIGRIzJxoaLB0v/EABgBAQADAQAAAAAAAAAAAAAAAAMCBQYE/8QAJxEAAAYBAgQH"
+        "AAAAAAAAAAAAAAECAwQRBSFBEzFRcRIUFRYzUlP/2gAMAwEAAhEDEQA/AH6SQUzc7jlGmiWKzxxRVLMghqGi9tWt7qvEfEDa6BzIzqlXyFUAC6I2HEkBG5GlsKSskHfa"
+        "x0Y+LinuI3NcJJaVaiTd3fPnsGOjxmncJJGBzWx2vmAG/r0QXHKluJPIhN7ofUOkhpZYm2bnI2N9rqjCJjTv+LqDvdQQSilFLX8hbA1wsdHccajLtJVWt7FevexlOCSv"
+        "Jdl3+qiZm4nTAD5VFo/cGQ/MD5dr7BZY6R2a9yS0j8SP2t08kkzXjKNS7jzMv9hYG6Od0Oi2RbbnY8eiNeafJ1KaIXTWBjPINar0HLKKolMmVlyc1hcamz7fcj3Vk+Gy"
+        "tmDyw2Lib6bXf3HuilALH17K+s58h2TZKQpDJukRWKWbAbYLxJAIYe8i4v7KIllBUWL9aldRS8RfUf/Z"
+    )
 )
 
 
@@ -31,7 +33,7 @@ def decoder_stamp() -> dict[str, str]:
 
     {"probe", "pillow", "libjpeg", "numpy"}; goes into environment.json and metrics.json. Equal probes mean equal pixels.
     """
-    pixels = read_bytes(base64.b64decode(_PROBE), "the probe")
+    pixels = read_bytes(PROBE, "the probe")
     turbo = features.version_feature("libjpeg_turbo")
     return {
         "probe": hashlib.sha256(repr(pixels.shape).encode() + pixels.tobytes()).hexdigest()[:16],

@@ -62,7 +62,7 @@ class Picture:
 
     @property
     def grey(self) -> bool:
-        return self.colours.shape[2] == 1
+        return bool(self.colours.shape[2] == 1)
 
     @property
     def bits(self) -> int:
@@ -77,11 +77,11 @@ class Picture:
     @property
     def alpha(self) -> Floats | None:
         """(H, W) in [0, 1]."""
-        return None if self.transparency is None else self.transparency / _top(self.bits)
+        return None if self.transparency is None else _floats(self.transparency)
 
     def part(self, rows: slice, columns: slice) -> Floats:
         """A rectangle of ``pixels``, without making the rest."""
-        return np.repeat(self.colours[rows, columns], 3 // self.colours.shape[2], axis=2) / _top(self.bits)
+        return _floats(np.repeat(self.colours[rows, columns], 3 // self.colours.shape[2], axis=2))
 
 
 def read_picture(path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS, data: bytes | None = None) -> Picture:
@@ -90,7 +90,7 @@ def read_picture(path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS, dat
     1-bit, palette, CMYK and YCbCr pictures become RGB or grey. Raises ImageError for what is missing, damaged, animated, of a form
     without a known range (floating point, 32 bit), or larger than ``max_pixels``.
     """
-    image, stored = _decode(_bytes_of(Path(path)) if data is None else data, Path(path), max_pixels)
+    image, stored = _decode(bytes_of(Path(path)) if data is None else data, Path(path), max_pixels)
     return _picture(image, stored, Path(path).suffix.lower())
 
 
@@ -123,7 +123,7 @@ def read_rgb(path: str | os.PathLike[str]) -> npt.NDArray[np.uint8] | Floats:
 
     uint8 in 0..255, or float32 in [0, 1] where the file holds 16 bits a channel. Raises ImageError as read_picture does.
     """
-    return read_bytes(_bytes_of(Path(path)), path)
+    return read_bytes(bytes_of(Path(path)), path)
 
 
 def read_bytes(data: bytes, name: str | os.PathLike[str]) -> npt.NDArray[np.uint8] | Floats:
@@ -194,8 +194,13 @@ def _in_bits(stored: Array, bits: int) -> Array:
     return stored.astype(np.uint16) * np.uint16(257) if stored.dtype == np.uint8 and bits == 16 else stored
 
 
+def _floats(stored: Array) -> Floats:
+    return np.asarray(stored / _top(8 * stored.dtype.itemsize), dtype=np.float32)
+
+
 def _top(bits: int) -> np.float32:
-    return np.float32(65535 if bits == 16 else 255)
+    top: np.float32 = np.float32(65535 if bits == 16 else 255)
+    return top
 
 
 def write_aside(path: Path, data: bytes) -> None:
@@ -211,7 +216,8 @@ def write_aside(path: Path, data: bytes) -> None:
         raise ImageError(path, f"could not be written: {error.strerror or error}") from error
 
 
-def _bytes_of(path: Path) -> bytes:
+def bytes_of(path: Path) -> bytes:
+    """A file's content; ImageError where it cannot be read."""
     try:
         return path.read_bytes()
     except OSError as error:

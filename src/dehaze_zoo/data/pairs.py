@@ -16,6 +16,7 @@ from dehaze_zoo.data.images import read_rgb
 from dehaze_zoo.data.layouts import Pair, Problem
 from dehaze_zoo.data.samplers import Token, generator
 from dehaze_zoo.data.sets import BORDER
+from dehaze_zoo.data.windows import FileWindow
 from dehaze_zoo.errors import ImageError, UsageError, near_misses
 
 Array = npt.NDArray[Any]
@@ -85,11 +86,13 @@ class TrainingPairs(Dataset[Sample]):
     def __getitem__(self, token: Token) -> Sample:
         pair, crop = self.pairs[token.element], self.crop_size
         rng = generator(self.seed, "augment", token.epoch, token.position)
-        pictures = [padded(picture, crop) for picture in read_pair(pair)]
-        top, left = self.augment.window(pictures[0].shape[0], pictures[0].shape[1], crop, rng)
-        pictures = [picture[top : top + crop, left : left + crop] for picture in pictures]
-        hazy, clear = self.augment.turn(pictures, rng)
-        return {"hazy": as_tensor(hazy), "clear": as_tensor(clear), "name": pair.name}
+        hazy, clear = FileWindow(pair.hazy), FileWindow(pair.clear)
+        height, width = hazy.size
+        border = border_of(pair, hazy.size, clear.size)
+        top, left = self.augment.window(max(height, crop), max(width, crop), crop, rng)
+        crops = hazy.cut(top, left, crop, crop), clear.cut(top + border, left + border, min(height, crop), min(width, crop))
+        turned = self.augment.turn([padded(picture, crop) for picture in crops], rng)
+        return {"hazy": as_tensor(turned[0]), "clear": as_tensor(turned[1]), "name": pair.name}
 
 
 class JudgedPairs(Dataset[Sample]):
@@ -118,12 +121,18 @@ def read_pair(pair: Pair) -> tuple[Array, Array]:
     RESIDE's 640x480 clear pictures lose 10 pixels at each edge, as its 620x460 hazy ones did. Raises ImageError for any other difference.
     """
     hazy, clear = read_rgb(pair.hazy), read_rgb(pair.clear)
-    if (hazy.shape[:2], clear.shape[:2]) == BORDER:
-        clear = clear[10:-10, 10:-10]
-    if hazy.shape != clear.shape:
-        sizes = " and ".join(f"{picture.shape[1]}x{picture.shape[0]}" for picture in (hazy, clear))
+    border = border_of(pair, hazy.shape[:2], clear.shape[:2])
+    return hazy, clear[border : clear.shape[0] - border, border : clear.shape[1] - border]
+
+
+def border_of(pair: Pair, hazy: Sequence[int], clear: Sequence[int]) -> int:
+    """Pixels to cut off each edge of a clear picture, for these heights and widths. Raises ImageError where they do not fit."""
+    if (tuple(hazy), tuple(clear)) == BORDER:
+        return 10
+    if tuple(hazy) != tuple(clear):
+        sizes = " and ".join(f"{size[1]}x{size[0]}" for size in (hazy, clear))
         raise ImageError(pair.hazy, f"it and its clear picture {pair.clear} differ in size: {sizes}", "Both must show the same view.")
-    return hazy, clear
+    return 0
 
 
 def padded(picture: Array, size: int) -> Array:
