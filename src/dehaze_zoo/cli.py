@@ -7,12 +7,15 @@ its own (Lightning's DDP children re-run the command line, and a job that dies m
 from __future__ import annotations
 
 import csv
+import errno
+import glob
 import json
 import os
 import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack
 from importlib.metadata import distributions, entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -27,6 +30,7 @@ if TYPE_CHECKING:
 
 
 Job = Callable[["DictConfig", Path], Outcome]
+Hold = Callable[["DictConfig", Path], AbstractContextManager[None]]
 
 CONFIG_ENTRY_POINT_GROUP = "dehaze_zoo.configs"
 """Installed packages name a package with yaml files of their own in this group; they are found like ours."""
@@ -38,13 +42,17 @@ _PATH_KEY = re.compile(
 _OPEN_KEY = re.compile(r"(roots|checkpoints|results)\.")  # any name may follow: the user's sets and models
 _WRITTEN = ("output", "run_dir", "store")  # paths that need not exist beforehand
 _OVERRIDE = re.compile(r"(?P<sign>\+{0,2})(?P<key>[\w./@:-]+)=(?P<value>.*)", re.DOTALL)
+_DEFAULT_RUN_DIR = re.compile(r"(^|/)outputs/[^/]+/[^/]+/\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d$")
 _QUOTED, _RUN_DIR, _SWEEP = "DEHAZE_ZOO_QUOTED", "DEHAZE_ZOO_RUN_DIR", "DEHAZE_ZOO_SWEEP"  # told to child processes
 
 
-def launch(verb: str, job: Job) -> NoReturn:
-    """Runs ``job`` on the command line's config and exits with its code; wrong use is one message on stderr and exit code 2."""
+def launch(verb: str, job: Job, hold: Hold | None = None) -> NoReturn:
+    """Runs ``job`` on the command line's config and exits with its code; wrong use is one message on stderr and exit code 2.
+
+    ``hold`` is entered before anything is written into the run folder, and may refuse it; it lasts as long as the job.
+    """
     try:
-        sys.exit(run_verb(verb, job, sys.argv[1:]))
+        sys.exit(run_verb(verb, job, sys.argv[1:], hold))
     except UsageError as error:
         _complain(error)
         sys.exit(2)
@@ -53,7 +61,7 @@ def launch(verb: str, job: Job) -> NoReturn:
         sys.exit(130)
 
 
-def run_verb(verb: str, job: Job, argv: list[str]) -> int:
+def run_verb(verb: str, job: Job, argv: list[str], hold: Hold | None = None) -> int:
     """Runs ``job`` on these command-line words; returns the exit code. Raises UsageError for wrong use."""
     if "-h" in argv or "--help" in argv:
         print(_help(verb))
@@ -67,7 +75,7 @@ def run_verb(verb: str, job: Job, argv: list[str]) -> int:
     if flags:
         return _through_hydra(verb, flags, search, overrides, sweep)
     cfg = _composed(verb, overrides + search)
-    return _run(verb, job, cfg) or _then(cfg)
+    return _run(verb, job, cfg, hold) or _then(cfg)
 
 
 def _composed(verb: str, overrides: list[str]) -> DictConfig:
@@ -103,28 +111,46 @@ def _then(cfg: DictConfig) -> int:
     return 0
 
 
-def _run(verb: str, job: Job, cfg: DictConfig) -> int:
+def _run(verb: str, job: Job, cfg: DictConfig, hold: Hold | None = None) -> int:
     from omegaconf import OmegaConf
 
     _check_paths(cfg)
-    first = not os.environ.get(_RUN_DIR)  # False in the other processes of a DDP run
+    child = bool(os.environ.get(_RUN_DIR))  # another process of a DDP run that we started
+    first = not child and _rank() == 0
+    if not child and _ranks() > 1 and _DEFAULT_RUN_DIR.search(cfg.run_dir):
+        raise UsageError("these processes, started by torchrun or srun, must agree on their folder: give run_dir=DIR.")
     run_dir = Path(os.environ.setdefault(_RUN_DIR, str(Path(cfg.run_dir).absolute())))
     OmegaConf.update(cfg, "run_dir", str(run_dir).replace("${", "\\${"))
-    if first:
-        try:
-            run_dir.mkdir(parents=True, exist_ok=True)
-            _write(run_dir / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
-            _write(run_dir / "environment.json", json.dumps(_environment(verb), indent=1))
-        except OSError as error:
-            raise UsageError(f"run_dir={run_dir} cannot be written: {error.strerror}") from error
     try:
-        outcome = job(cfg, run_dir)
+        with ExitStack() as stack:
+            if first:
+                run_dir.mkdir(parents=True, exist_ok=True)
+                if hold is not None:
+                    stack.enter_context(hold(cfg, run_dir))
+                _write(run_dir / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
+                _write(run_dir / "environment.json", json.dumps(_environment(verb), indent=1))
+            outcome = job(cfg, run_dir)
+            if first and os.environ.get(_SWEEP):
+                _write(run_dir / "outcome.json", json.dumps(dict(outcome.figures)))
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise UsageError(f"the disk is full: {error.filename or run_dir} cannot be written. Make room and repeat.") from error
+        if error.filename is not None and Path(os.fsdecode(error.filename)) in (run_dir, run_dir / "config.yaml.part", *run_dir.parents):
+            raise UsageError(f"run_dir={run_dir} cannot be written: {error.strerror}") from error
+        raise
     finally:
-        if first:
+        if not child:
             del os.environ[_RUN_DIR]
-    if first and os.environ.get(_SWEEP):
-        _write(run_dir / "outcome.json", json.dumps(dict(outcome.figures)))
     return outcome.code
+
+
+def _rank() -> int:
+    """This process's number among those that torchrun or srun started; 0 where they did not."""
+    return int(os.environ.get("RANK") or os.environ.get("SLURM_PROCID") or 0)
+
+
+def _ranks() -> int:
+    return int(os.environ.get("WORLD_SIZE") or (os.environ.get("SLURM_NTASKS") if "SLURM_PROCID" in os.environ else None) or 1)
 
 
 def _through_hydra(verb: str, flags: list[str], search: list[str], overrides: list[str], sweep: bool) -> int:
@@ -332,6 +358,7 @@ def _check_paths(cfg: DictConfig) -> None:
     for key, value in _leaves(plain):
         if isinstance(value, str) and _PATH_KEY.fullmatch(key) and key.split(".")[-1] not in _WRITTEN:
             is_word = (key, value) == ("resume", "auto") or (key.endswith("checkpoint") and value == "shipped")
+            is_word = is_word or (key == "input" and (value == "-" or next(glob.iglob(value, recursive=True), None) is not None))
             if not is_word and not Path(value).exists():
                 raise UsageError(f"{key}={value}: no such file or folder. Check the path (relative ones start at {Path.cwd()}).")
     data = cfg.get("data")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,5 +26,19 @@ def job(cfg: DictConfig, run_dir: Path) -> Outcome:
     return replayed(cfg, run_dir) if cfg.replay else train(cfg, run_dir)
 
 
+@contextmanager
+def hold(cfg: DictConfig, run_dir: Path) -> Iterator[None]:
+    """Keeps other trainings out of the folder, and this one where it would spoil what is there."""
+    if cfg.plan or cfg.replay:
+        yield
+        return
+    from dehaze_zoo.training.lock import held
+    from dehaze_zoo.training.runs import check_folder
+
+    with held(run_dir):
+        check_folder(cfg, run_dir)
+        yield
+
+
 if __name__ == "__main__":
-    launch("train", job)
+    launch("train", job, hold)

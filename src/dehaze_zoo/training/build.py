@@ -6,7 +6,7 @@ import logging
 import os
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,12 +22,13 @@ from dehaze_zoo.made import made
 from dehaze_zoo.networks.registry import build_model
 from dehaze_zoo.outcome import Outcome
 from dehaze_zoo.training.finite import replay
+from dehaze_zoo.training.lock import held
 from dehaze_zoo.training.loggers import MetricsTable
 from dehaze_zoo.training.module import DehazingModule, Term
 from dehaze_zoo.training.placement import Placement, place
 from dehaze_zoo.training.plan import check_trainable
-from dehaze_zoo.training.runs import Run, find_run, read_run, run_of
-from dehaze_zoo.training.saving import FOLDER, PlainCheckpointIO, sound_checkpoint
+from dehaze_zoo.training.runs import Run, check_folder, differences, find_run, read_run, run_of
+from dehaze_zoo.training.saving import PlainCheckpointIO, sound_checkpoint
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -49,6 +50,12 @@ def train(cfg: DictConfig, run_dir: Path) -> Outcome:
         print(f"{run_dir}: this run is finished; nothing to do")
         return Outcome(figures=there.figures)
     os.environ["DEHAZE_ZOO_RUN_DIR"] = str(run_dir)  # the other processes of a DDP run go where this one goes
+    with held(run_dir) if _first() else nullcontext():
+        return _train(cfg, run, run_dir, checkpoint, placement)
+
+
+def _train(cfg: DictConfig, run: Run, run_dir: Path, checkpoint: Path | None, placement: Placement) -> Outcome:
+    """The training itself, in a folder that this process has."""
     _quieten()
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
     module = build_module(cfg)
@@ -128,9 +135,16 @@ def _start(cfg: DictConfig, run: Run, run_dir: Path) -> tuple[Path, Path | None]
         if found != run_dir and _first():
             _discard(run_dir)
         return found, sound_checkpoint(found)
-    if (run_dir / FOLDER / "last.ckpt").exists() and _first():
-        raise UsageError(f"{run_dir} already holds a training. resume=auto goes on with it; or choose another run_dir.")
-    return run_dir, None if cfg.resume is None else Path(cfg.resume)
+    if _first():
+        check_folder(cfg, run_dir)
+    if cfg.resume is None:
+        return run_dir, None
+    source = read_run(Path(cfg.resume).absolute().parent.parent)
+    apart = [] if source is None else differences(source, run)
+    if apart and _first():
+        more = f" and {len(apart) - 4} more" if len(apart) > 4 else ""
+        print(f"resume: settings differ from that run's: {'; '.join(apart[:4])}{more}", flush=True)
+    return run_dir, Path(cfg.resume)
 
 
 def _discard(run_dir: Path) -> None:

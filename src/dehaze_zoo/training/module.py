@@ -248,16 +248,25 @@ class DehazingModule(LightningModule):
     # ---------------------------------------------------------------------------------------------------------- checkpoints
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["figures"] = self.figures
+        checkpoint["figures"], checkpoint["optimizers"] = self.figures, self._kinds()
         checkpoint["sums"], checkpoint["counts"] = self._noted(), dict(self.counts)
 
+    def _kinds(self) -> list[str]:
+        return [type(optimizer).__name__ for optimizer in self._optimizers() or self.configure_optimizers()]
+
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        ours, theirs = self.state_dict(), checkpoint["state_dict"]
-        strange = [key for key in sorted({*ours, *theirs}) if key not in ours or key not in theirs or ours[key].shape != theirs[key].shape]
+        mine, given = self.state_dict(), checkpoint["state_dict"]
+        strange = [key for key in sorted({*mine, *given}) if key not in mine or key not in given or mine[key].shape != given[key].shape]
         if strange:
             raise UsageError(
                 f"resume: the checkpoint is of another network: {len(strange)} entries differ, such as {', '.join(strange[:3])}.\n"
                 "Choose the model that it was trained as."
+            )
+        theirs, ours = checkpoint.get("optimizers", self._kinds()), self._kinds()
+        if theirs != ours:
+            raise UsageError(
+                f"resume: the checkpoint's optimisers are {', '.join(theirs)}, this recipe's {', '.join(ours)}.\n"
+                "Repeat its settings, or start from its weights alone by init=FILE."
             )
         self.figures = checkpoint.get("figures", {})
         self.counts |= checkpoint.get("counts", {})

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import OmegaConf
 
 from dehaze_zoo.errors import UsageError
-from dehaze_zoo.training.saving import sound_checkpoint
+from dehaze_zoo.training.lock import owner
+from dehaze_zoo.training.saving import FOLDER, sound_checkpoint
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -58,17 +59,31 @@ def read_run(run_dir: Path) -> Run | None:
         return None
 
 
+def differences(there: Run, now: Run) -> list[str]:
+    """The settings in which two runs differ, in words."""
+    keys = [key for key in sorted({*there.recipe, *now.recipe}) if there.recipe.get(key) != now.recipe.get(key)]
+    return [f"{key}: {there.recipe.get(key)} there, {now.recipe.get(key)} now" for key in keys]
+
+
+def check_folder(cfg: DictConfig, run_dir: Path) -> None:
+    """Raises UsageError for a folder that holds a training which this one would overwrite, or does not go on with."""
+    if cfg.resume == "auto":
+        find_run(run_of(cfg), run_dir)
+    elif (run_dir / FOLDER / "last.ckpt").exists():
+        raise UsageError(f"{run_dir} already holds a training. resume=auto goes on with it; or choose another run_dir.")
+
+
 def find_run(run: Run, run_dir: Path) -> Path:
     """The folder to go on in under resume=auto.
 
     ``run_dir`` when it was given or holds a run; where it is the default (outputs/<verb>/<name>/<time>), the newest folder under
-    outputs/<verb> with an unfinished run of the same fingerprint and a whole checkpoint. Raises UsageError for a run of another recipe.
+    outputs/<verb> with an unfinished run of the same fingerprint and a whole checkpoint, in which nobody trains.
+    Raises UsageError for a run of another recipe.
     """
     there = read_run(run_dir)
     if there is not None:
         if there.fingerprint != run.fingerprint:
-            keys = [key for key in sorted({*there.recipe, *run.recipe}) if there.recipe.get(key) != run.recipe.get(key)]
-            apart = "; ".join(f"{key}: {there.recipe.get(key)} there, {run.recipe.get(key)} now" for key in keys[:3])
+            apart = "; ".join(differences(there, run)[:3])
             raise UsageError(f"{run_dir} holds a run of another recipe ({apart}). Choose another run_dir, or repeat its settings.")
         return run_dir
     if not is_default_folder(run_dir):
@@ -76,7 +91,7 @@ def find_run(run: Run, run_dir: Path) -> Path:
     folders = sorted(run_dir.parents[1].glob("*/*/run.json"), key=lambda path: path.stat().st_mtime, reverse=True)
     for folder in (path.parent for path in folders):
         other = read_run(folder)
-        if other and not other.finished and other.fingerprint == run.fingerprint and sound_checkpoint(folder):
+        if other and not other.finished and other.fingerprint == run.fingerprint and sound_checkpoint(folder) and not owner(folder):
             return folder
     return run_dir
 

@@ -113,7 +113,14 @@ class Checkpoints(Checkpoint):
 
     def _save(self, trainer: Trainer, is_best: bool) -> None:
         folder = Path(trainer.default_root_dir) / FOLDER
-        trainer.save_checkpoint(folder / "new.ckpt")  # on all ranks; rank 0 writes
+        failure = None
+        try:
+            trainer.save_checkpoint(folder / "new.ckpt")  # on all ranks; rank 0 writes
+        except UsageError as error:
+            failure = error
+            trainer.strategy.barrier("save")  # where the others wait for the end of the writing
+        if any(anywhere(trainer.strategy.root_device, failure is not None)):
+            raise failure or SystemExit(0)  # rank 0 speaks
         if trainer.is_global_zero:
             if (folder / "last.ckpt").exists():
                 _link(folder / "last.ckpt", folder / "previous.ckpt")
