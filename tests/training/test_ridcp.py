@@ -25,10 +25,10 @@ from dehaze_zoo.training.adversarial import AdversarialModule
 from dehaze_zoo.training.build import build_module
 from dehaze_zoo.training.ridcp import load_stage1
 
-BOTH = ["model.network.codebook_size=32", "model.network.width=32"]
+BOTH = ["+model.network.codebook_size=32", "+model.network.width=32"]
 JUDGE = ["model.discriminator.width=8"]
 STAGE1 = ["model=ridcp_vqgan", "loss=l1", *BOTH, *JUDGE]
-STAGE2 = ["model=ridcp", "loss=l1", *BOTH, *JUDGE, "model.network.depth=1", "model.discriminator.channels=256", "data=ridcp_haze"]
+STAGE2 = ["model=ridcp", "loss=l1", *BOTH, *JUDGE, "+model.network.depth=1", "model.discriminator.channels=256", "data=ridcp_haze"]
 SHORT = ["trainer.max_epochs=6", "data.samples_per_epoch=4", "data.batch_size=2", "data.val_pairs=1"]
 
 
@@ -273,11 +273,11 @@ def test_half_precision_trains_both_stages(stage1: Path, tmp_path: Path) -> None
 def test_wrong_use_is_told(stage1: Path, tmp_path: Path) -> None:
     for words, why in (
         (STAGE2, "needs stage 1"),
-        ([*STAGE2, f"stage1='{stage1}'", "model.network.codebook_size=64"], "codebook of 32 codes, this network one of 64"),
-        ([*STAGE2, f"stage1='{stage1}'", "model.network.width=64"], "width 32, this network 64"),
+        ([*STAGE2, f"stage1='{stage1}'", "+model.network.codebook_size=64"], "codebook of 32 codes, this network one of 64"),
+        ([*STAGE2, f"stage1='{stage1}'", "+model.network.width=64"], "width 32, this network 64"),
         ([*STAGE1, "data.crop_size=40"], "multiples of 32"),
         ([*STAGE1, "trainer.gradient_clip_val=1"], "gradient_clip_val"),
-        (["model=ridcp_vqvae", "model.network.width=48"], "multiple of 32"),
+        (["model=ridcp_vqvae", "+model.network.width=48"], "multiple of 32"),
     ):
         with pytest.raises(UsageError, match=why):
             tiny.train(tmp_path / "run", *words)

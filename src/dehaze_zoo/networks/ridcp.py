@@ -6,6 +6,7 @@ that finds the clear codes in a hazy image, and a second decoder aligned to the 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
@@ -161,11 +162,11 @@ class VQGAN(nn.Module):
         self.residual_conv.requires_grad_(False)  # published stage-1 files carry it for stage 2; nothing here uses it
 
     def forward(self, image: Tensor) -> Tensor:
-        return crop_to(self.reconstruct(_extend(image)).image, image)
+        return crop_to(self.reconstruct(extend(image)).image, image)
 
     def encode(self, image: Tensor) -> Tensor:
         """Codes of an image: int64 (B, h, w), a code for each 4 x 4 pixels of the image mirrored to multiples of 32."""
-        codes: Tensor = self.quantiser.codes(self.unquantised(_extend(image)))
+        codes: Tensor = self.quantiser.codes(self.unquantised(extend(image)))
         return codes
 
     def decode_codes(self, codes: Tensor) -> Tensor:
@@ -248,17 +249,23 @@ class RIDCP(nn.Module):
             part.requires_grad_(False)
 
     def forward(self, hazy: Tensor, alpha: float | None = None) -> Tensor:
-        return crop_to(self.branches(_extend(hazy, always=True), alpha).restored, hazy)
+        return crop_to(self.branches(extend(hazy, always=True), alpha).restored, hazy)
 
     def codes(self, hazy: Tensor, alpha: float | None = None) -> Tensor:
         """Codes of the extended image, int64 (B, (H // 32 + 1) * 8, (W // 32 + 1) * 8)."""
-        features: Tensor = self.before_quant_group[0](self.multiscale_encoder(_extend(hazy, always=True)))
-        return self.quantiser.codes(features, self.quantiser.factor(alpha))
+        return self.quantiser.codes(self.unquantised(extend(hazy, always=True)), self.quantiser.factor(alpha))
+
+    def unquantised(self, image: Tensor) -> Tensor:
+        """Features (B, 512, H/4, W/4) before quantisation, of an image with sides that are multiples of 32."""
+        return self._encoded(image)[1]
+
+    def _encoded(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        x: Tensor = self.multiscale_encoder(image)
+        return x, self.before_quant_group[0](x)
 
     def branches(self, image: Tensor, alpha: float | None = None) -> Branches:
         """Both decoders' images, for an image with sides that are multiples of 32, taken as it is."""
-        x: Tensor = self.multiscale_encoder(image)
-        features: Tensor = self.before_quant_group[0](x)
+        x, features = self._encoded(image)
         f, codes = self.quantiser(features, self.quantiser.factor(alpha))
         f = self.after_quant_group[0](f)
         x = x.detach()  # the losses on the image reach the encoder through the codes alone
@@ -311,8 +318,18 @@ class RIDCP(nn.Module):
         return state
 
 
-def _extend(image: Tensor, always: bool = False) -> Tensor:
-    """Mirrors right and below to multiples of 32; ``always`` adds at least a pixel, as RIDCP's own program does."""
+def design_of(state: dict[str, Tensor]) -> dict[str, int]:
+    """codebook_size, width and, of stage 2, depth of the network that a state dict is of. Raises UsageError where it holds no codebook."""
+    book = state.get("quantize_group.0.embedding.weight")
+    if book is None or book.ndim != 2:
+        raise UsageError("holds no codebook: not RIDCP's weights")
+    blocks = {re.match(r"multiscale_encoder\.blocks\.2\.swin_blks\.0\.residual_group\.blocks\.(\d+)\.", key) for key in state}
+    numbers = {int(block[1]) for block in blocks if block}
+    return {"codebook_size": len(book), "width": book.shape[1] // 8, **({"depth": len(numbers)} if numbers else {})}
+
+
+def extend(image: Tensor, always: bool = False) -> Tensor:
+    """Mirrors (B, 3, H, W) right and below to multiples of 32; ``always`` adds at least a pixel, as RIDCP's own program does."""
     h, w = (padded_size(side + always, MULTIPLE) for side in image.shape[-2:])
     return extend_mirror(image, h, w)
 

@@ -17,7 +17,7 @@ from dehaze_zoo.checkpoints.create import create_model
 from dehaze_zoo.checkpoints.reading import read_state_dict
 from dehaze_zoo.errors import UsageError
 from dehaze_zoo.networks.blocks.quantiser import code_loss, codebook_loss, gram_loss
-from dehaze_zoo.networks.ridcp import MULTIPLE, VQGAN
+from dehaze_zoo.networks.ridcp import MULTIPLE, VQGAN, design_of
 from dehaze_zoo.training.adversarial import AdversarialModule
 
 
@@ -138,11 +138,11 @@ class RIDCPModule(AdversarialModule):
 
 def load_stage1(path: str | Path) -> VQGAN:
     """Stage 1 from a checkpoint, of whatever codebook size and width it has. Raises UsageError for a file of another network."""
-    state = read_state_dict(path)
-    book = state.get("quantize_group.0.embedding.weight")
-    if book is None or book.ndim != 2:
-        raise UsageError(f"stage1={path}: holds no codebook. Give the checkpoint of a training with model=ridcp_vqgan.")
-    network = create_model("ridcp_vqgan", path, codebook_size=len(book), width=book.shape[1] // 8)
+    try:
+        design = design_of(read_state_dict(path))
+    except UsageError as error:
+        raise UsageError(f"stage1={path}: {error}. Give the checkpoint of a training with model=ridcp_vqgan.") from error
+    network = create_model("ridcp_vqgan", path, **design)
     assert isinstance(network, VQGAN)
     return network
 

@@ -6,6 +6,7 @@ Codes are found by index and in pieces: neither the one-hot matrix nor the whole
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import torch
 import torch.nn.functional as F
@@ -32,16 +33,19 @@ class VectorQuantiser(nn.Module):
         ``factor`` (codes,) multiplies the squared distance to each code (RIDCP's matching, equation 5).
         """
         b, _, h, w = features.shape
+        found = [(distance if factor is None else distance.mul_(factor)).argmin(1) for distance in self.distances(features)]
+        return torch.cat(found).view(b, h, w)
+
+    def distances(self, features: Tensor) -> Iterator[Tensor]:
+        """Squared distances to all codes, float32 (positions, codes), of ``PIECE`` positions at a time: image by image, row by row."""
         book = self.embedding.weight.float()
-        with torch.autocast(features.device.type, enabled=False):  # half precision would pick other codes
-            book_norm = book.square().sum(1)
-            found = []
-            for image in features.flatten(2):
-                for start in range(0, h * w, PIECE):
+        book_norm = book.square().sum(1)
+        for image in features.flatten(2):
+            for start in range(0, image.shape[1], PIECE):
+                with torch.autocast(features.device.type, enabled=False):  # half precision would pick other codes
                     piece = image[:, start : start + PIECE].float().t()
                     distance = torch.addmm(book_norm, piece, book.t(), alpha=-2).add_(piece.square().sum(1, keepdim=True))
-                    found.append((distance if factor is None else distance.mul_(factor)).argmin(1))
-        return torch.cat(found).view(b, h, w)
+                yield distance
 
     def lookup(self, codes: Tensor) -> Tensor:
         """The codes' vectors: (B, h, w) to (B, C, h, w)."""
@@ -83,6 +87,17 @@ class MatchingQuantiser(VectorQuantiser):
                 "leave alpha out (or 0), or acquire them: python -m dehaze_zoo.ridcp_matching checkpoint=FILE clear=DIR hazy=DIR"
             )
         return (alpha * self.frequency_gap).exp()
+
+
+@torch.no_grad()
+def code_use(quantiser: VectorQuantiser, features: Tensor, factors: Tensor | None = None) -> Tensor:
+    """How often each code is the nearest to features (B, C, h, w): int64 (codes,), or (n, codes) for ``factors`` (n, codes)."""
+    rows = torch.ones(1, 1, device=features.device) if factors is None else factors
+    use = torch.zeros(len(rows), quantiser.embedding.num_embeddings, dtype=torch.int64, device=features.device)
+    for distance in quantiser.distances(features):
+        for row, factor in zip(use, rows, strict=True):
+            row += torch.bincount((distance * factor).argmin(1), minlength=len(row))
+    return use[0] if factors is None else use
 
 
 def codebook_loss(features: Tensor, vectors: Tensor) -> Tensor:
