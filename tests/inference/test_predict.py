@@ -13,9 +13,10 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 import pytest
-from omegaconf import OmegaConf
 from PIL import Image
 
+from dehaze_zoo.cli import compose
+from dehaze_zoo.data.images import SUFFIXES
 from dehaze_zoo.errors import UsageError
 from dehaze_zoo.inference.predict import predict
 
@@ -26,11 +27,13 @@ def scene(height: int = 24, width: int = 32, seed: int = 0) -> npt.NDArray[np.ui
     return np.clip(ramp, 0, 255).astype(np.uint8)
 
 
-def run(source: Path, output: Path, run_dir: Path, compare: bool = False, model: str = "identity") -> tuple[int, dict[str, Any]]:
-    network = {"name": model}
-    cfg = {"input": str(source), "output": str(output), "checkpoint": None, "compare": compare}
-    cfg |= {"model": {"network": network}, "trainer": {"accelerator": "cpu"}}  # type: ignore[dict-item]
-    outcome = predict(OmegaConf.create(cfg), run_dir)
+def run(
+    source: Path, output: Path, run_dir: Path, compare: bool = False, model: str = "identity", **more: Any
+) -> tuple[int, dict[str, Any]]:
+    words = [f"model={model}", "trainer=cpu", f"compare={compare}", *(f"{key}={value}" for key, value in more.items())]
+    cfg = compose("predict", words)
+    cfg.input, cfg.output = str(source), str(output)
+    outcome = predict(cfg, run_dir)
     return outcome.code, json.loads((output / "report.json").read_text())
 
 
@@ -89,7 +92,7 @@ def test_a_network_changes_the_picture_but_not_its_alpha(tmp_path: Path) -> None
     hazy = (scene() * 0.4 + 140).astype(np.uint8)
     Image.fromarray(np.dstack([hazy, alpha])).save(tmp_path / "photo.png")
     code, report = run(tmp_path / "photo.png", tmp_path / "out", tmp_path / "run", compare=True, model="dcp")
-    assert (code, report) == (0, {"model": "dcp", "done": 1, "failed": []})
+    assert (code, report["model"], report["done"], report["failed"]) == (0, "dcp", 1, [])
     made = np.asarray(Image.open(tmp_path / "out" / "photo.png"))
     assert np.array_equal(made[..., 3], alpha)
     assert np.abs(made[..., :3].astype(int) - hazy).mean() > 3
@@ -164,3 +167,120 @@ def test_the_verb_from_the_command_line(tmp_path: Path) -> None:
     assert "1 of 1 pictures" in done.stdout
     assert (tmp_path / "out" / "straße (1).png").is_file()
     assert (tmp_path / "run" / "config.yaml").is_file()
+
+
+def test_what_is_done_is_not_done_again(tmp_path: Path) -> None:
+    folder, out = tmp_path / "in", tmp_path / "out"
+    folder.mkdir()
+    for seed, name in enumerate(("a.png", "b.png", "c.png")):
+        Image.fromarray(scene(seed=seed)).save(folder / name)
+    (folder / "bad.png").write_text("not a picture")
+    assert run(folder, out, tmp_path / "run")[1]["skipped"] == 0
+    stamps = {name: (out / name).stat().st_mtime_ns for name in ("a.png", "b.png", "c.png")}
+    (out / "b.png").unlink()
+    os.utime(folder / "c.png")  # changed after its result
+    code, report = run(folder, out, tmp_path / "run")
+    assert (code, report["done"], report["skipped"], len(report["failed"])) == (1, 3, 1, 1)
+    assert (out / "a.png").stat().st_mtime_ns == stamps["a.png"]
+    assert (out / "c.png").stat().st_mtime_ns > stamps["c.png"]
+    assert run(folder, out, tmp_path / "run", redo=True)[1]["skipped"] == 0
+    assert run(folder, out, tmp_path / "run", model="dcp")[1]["skipped"] == 0  # another recipe
+    assert run(folder, out, tmp_path / "run", model="dcp")[1]["skipped"] == 3
+
+
+def test_overwriting_only_when_told(tmp_path: Path) -> None:
+    folder, out = tmp_path / "in", tmp_path / "out"
+    for place in (folder, out):
+        place.mkdir()
+        Image.fromarray(scene()).save(place / "a.png")
+    Image.fromarray(scene(seed=1)).save(out / "a.png")
+    before = (out / "a.png").read_bytes()
+    code, report = run(folder, out, tmp_path / "run")
+    assert (code, report["done"]) == (1, 0)
+    assert "overwrite=true" in report["failed"][0]["why"]
+    assert (out / "a.png").read_bytes() == before
+    assert run(folder, folder, tmp_path / "run", model="dcp", overwrite=True)[0] == 0
+    assert not np.array_equal(np.asarray(Image.open(folder / "a.png")), scene())
+
+
+def test_globs_keep_the_folders_below_their_fixed_part(tmp_path: Path) -> None:
+    for name in ("in/a/1.png", "in/b/1.png", "in/b/2.jpg", "in/[c]/3.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(scene()).save(tmp_path / name)
+    assert run(tmp_path / "in/*/1.png", tmp_path / "out", tmp_path / "run")[1]["done"] == 2
+    assert (tmp_path / "out" / "b" / "1.png").is_file()
+    assert run(tmp_path / "in/**/*.png", tmp_path / "deep", tmp_path / "run")[1]["done"] == 3
+    assert run(tmp_path / "in/[c]", tmp_path / "named", tmp_path / "run")[1]["done"] == 1
+    with pytest.raises(UsageError, match="no pictures"):
+        run(tmp_path / "in/*.tif", tmp_path / "none", tmp_path / "run")
+
+
+def test_stdin_to_stdout(tmp_path: Path) -> None:
+    wide = (scene().astype(np.uint16) * 256 + 3)[..., ::-1]
+    data = cv2.imencode(".png", wide)[1].tobytes()
+    command = [sys.executable, "-m", "dehaze_zoo.predict", "model=identity", "trainer=cpu", f"run_dir={tmp_path / 'run'}"]
+    done = subprocess.run([*command, "input=-", "output=-"], input=data, capture_output=True)
+    assert done.returncode == 0, done.stderr
+    back = np.asarray(cv2.imdecode(np.frombuffer(done.stdout, np.uint8), cv2.IMREAD_UNCHANGED))
+    assert np.array_equal(back, wide)
+
+
+def test_large_pictures_and_wrong_names_are_said(tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    Image.fromarray(scene()).save(folder / "a.png", "JPEG")
+    Image.fromarray(scene(40, 40)).save(folder / "b.png")
+    code, report = run(folder, tmp_path / "out", tmp_path / "run", max_pixels=1000)
+    assert (code, report["done"]) == (1, 1)
+    assert "too large" in report["failed"][0]["why"]
+    assert "JPEG named .png" in report["notes"][0]["note"]
+    assert Image.open(tmp_path / "out" / "a.png").format == "JPEG"
+
+
+def test_a_full_disk_is_named_and_leaves_no_half_file(tmp_path: Path) -> None:
+    """A limit on the size of files stops a write in its middle, as a full disk does."""
+    folder = tmp_path / "in"
+    folder.mkdir()
+    noise = np.random.default_rng(0).integers(0, 256, (150, 150, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(folder / "large.png")
+    Image.fromarray(scene()).save(folder / "small.png")
+    code = "import resource, runpy; resource.setrlimit(resource.RLIMIT_FSIZE, (40000, 40000)); "
+    code += "runpy.run_module('dehaze_zoo.predict', run_name='__main__')"
+    words = ["model=identity", "trainer=cpu", f"input={folder}", f"output={tmp_path / 'out'}", f"run_dir={tmp_path / 'run'}"]
+    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True)
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert (done.returncode, report["done"]) == (1, 1), done.stderr
+    assert "large.png" in report["failed"][0]["file"]
+    assert "could not be written" in report["failed"][0]["why"]
+    assert "Traceback" not in done.stderr
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["report.json", "small.png"]
+
+
+def test_a_thousand_damaged_files(tmp_path: Path) -> None:
+    """Bits flipped, cut, spliced: each is restored or reported, nothing crashes or hangs, nothing else is left."""
+    random, folder = np.random.default_rng(0), tmp_path / "in"
+    folder.mkdir()
+    image = Image.fromarray(scene(12, 16))
+    for suffix, form in SUFFIXES.items():
+        image.convert("L" if suffix == ".pgm" else "RGB").save(tmp_path / f"seed{suffix}", form)
+    cv2.imwrite(str(tmp_path / "seed16.png"), scene(12, 16).astype(np.uint16) * 256)
+    seeds = sorted(tmp_path.glob("seed*"))
+    for i in range(1000):
+        seed = seeds[i % len(seeds)]
+        data = np.frombuffer(seed.read_bytes(), np.uint8).copy()
+        for _ in range(random.integers(1, 6)):
+            at = int(random.integers(len(data)))
+            data[at] = random.integers(256)
+        if i % 5 == 0:
+            data = data[: random.integers(1, len(data))]
+        elif i % 7 == 0:
+            cut = int(random.integers(len(data)))
+            data = np.concatenate([data[:cut], random.integers(0, 256, random.integers(1, 50), dtype=np.uint8), data[cut:]])
+        (folder / f"{i:04}{seed.suffix}").write_bytes(data.tobytes())
+    code, report = run(folder, tmp_path / "out", tmp_path / "run", max_pixels=100_000)
+    assert code == 1
+    assert report["done"] + len(report["failed"]) == 1000
+    assert 100 < report["done"] < 950
+    assert all(entry["why"] for entry in report["failed"])
+    names = {path.name for path in (tmp_path / "out").iterdir()} - {"report.json"}
+    assert names == {path.name for path in folder.iterdir()} - {Path(entry["file"]).name for entry in report["failed"]}

@@ -35,7 +35,7 @@ def pixels_that_fit(network: nn.Module, device: torch.device, tiling: Tiling) ->
 def free_bytes(device: torch.device) -> int:
     """Memory that can be had now: the GPU's, or the machine's within the limit of its container."""
     if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
+        return int(torch.cuda.mem_get_info(device)[0])
     free = 4_000_000_000  # where the system does not tell
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
@@ -61,7 +61,7 @@ def peak_bytes(network: nn.Module, probe: torch.Tensor) -> int:
         torch.cuda.reset_peak_memory_stats(probe.device)
         before = torch.cuda.memory_allocated(probe.device)
         network(probe)
-        return torch.cuda.max_memory_allocated(probe.device) - before
+        return int(torch.cuda.max_memory_allocated(probe.device) - before)
     with _Held() as held:
         network(probe)
     return held.peak

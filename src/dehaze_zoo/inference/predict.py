@@ -1,126 +1,222 @@
-"""Restoring a file or a folder of pictures, and the report of what could not be."""
+"""Restoring files and folders of pictures and videos, and the report of what could not be."""
 
 from __future__ import annotations
 
+import sys
+import time
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
-from torch import nn
 
 from dehaze_zoo.data.grid import picture_grid
-from dehaze_zoo.data.images import SUFFIXES, Floats, Picture, read_picture, write_picture
-from dehaze_zoo.errors import UsageError
+from dehaze_zoo.data.images import MAX_PIXELS, SUFFIXES, Array, Picture, encode_picture, read_picture, write_picture
+from dehaze_zoo.errors import ImageError, UsageError
+from dehaze_zoo.inference.alpha import alpha_strip, use_alpha
+from dehaze_zoo.inference.deploy import Form, deploy
 from dehaze_zoo.inference.reporting import ahead, failure, progress_bar, say_failures, write_json
-from dehaze_zoo.inference.restore import choose_device, load_network, restore_pixels
+from dehaze_zoo.inference.restore import choose_device, load_network
+from dehaze_zoo.inference.sources import VIDEO_SUFFIXES, Done, Sources, check_output, find_sources
+from dehaze_zoo.inference.tiling import restore_picture, tile_side, tiling_of
+from dehaze_zoo.inference.video import restore_video
 from dehaze_zoo.outcome import Outcome
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 
+@dataclass
+class Run:
+    """What a run over many files found, and how it restores."""
+
+    form: Form
+    name: str
+    output: Path
+    compare: bool = False
+    tile: int | str | None = "auto"
+    max_pixels: int = MAX_PIXELS
+    alphas: Sequence[float] = ()
+    """RIDCP's, shown side by side in <stem>_alpha.png."""
+    failed: list[dict[str, str]] = field(default_factory=list)
+    notes: list[dict[str, str]] = field(default_factory=list)
+    in_network: float = 0.0
+    """Seconds."""
+
+    def fail(self, path: Path, error: BaseException) -> None:
+        self.failed.append(failure(path, error))
+
+    def note(self, path: Path, what: str) -> None:
+        self.notes.append({"file": str(path), "note": what})
+
+    def restore(self, path: Path, picture: Picture, left: int = 0) -> Array:
+        """The restored picture as stored; ``left`` pictures follow, which the form may prepare for."""
+        if SUFFIXES.get(picture.suffix, picture.format) != picture.format:
+            self.note(path, f"is a {picture.format} named {picture.suffix}; kept so")
+        start = time.perf_counter()
+        network = self.form.network
+        side = tile_side(network, picture.size, self.tile)
+        if side is not None:
+            caveat = tiling_of(network).caveat
+            self.note(path, f"in tiles of {side} pixels" + (f", which differ from the whole: {caveat}" if caveat else ""))
+        restored = restore_picture(network, picture, side)
+        self.in_network += (took := time.perf_counter() - start)
+        self.form.consider(took, left, picture, side)
+        return restored
+
+
 def predict(cfg: DictConfig, run_dir: Path) -> Outcome:
-    """The verb: restores ``cfg.input`` into ``cfg.output`` and writes report.json there; code 1 where a picture failed.
+    """The verb: restores ``cfg.input`` into ``cfg.output`` and writes report.json there; code 1 where something failed.
 
     Raises UsageError for an input without pictures and for an output that would overwrite the input.
     """
-    source, output = Path(cfg.input), Path(cfg.output)
-    folder = source if source.is_dir() else source.parent
-    check_output(folder, output)
-    files = find_pictures(source, leave_out=(output, run_dir))
     design = dict(cfg.model.network)
     name = str(design.pop("name"))
+    piped = "-" in (cfg.input, cfg.output)
+    if piped and (cfg.compare or (cfg.input != "-" and not Path(cfg.input).is_file())):
+        raise UsageError("output=- takes one picture (input=FILE or input=-), without compare. Name a folder for more.")
+    output = run_dir if cfg.output == "-" else Path(cfg.output)
+    sources = Sources((), Path()) if cfg.input == "-" else find_sources(str(cfg.input), leave_out=(output, run_dir))
+    if cfg.output != "-":
+        check_output(sources.root if sources.files else output / "stdin", output, cfg.overwrite)
     network = load_network(name, cfg.checkpoint, choose_device(cfg.trainer.accelerator), **design)
-    failed = restore_files(network, name, files, folder, output, compare=cfg.compare)
-    done = len(files) - len(failed)
-    write_json(output / "report.json", {"model": name, "done": done, "failed": failed})
-    say_failures(failed)
-    Console(soft_wrap=True).print(f"{done} of {len(files)} pictures restored by {name}: {escape(str(output.absolute()))}", highlight=False)
-    return Outcome(int(bool(failed)), {"done": done, "failed": len(failed)})
+    alphas = use_alpha(network, cfg.alpha)
+    if piped and alphas:
+        raise UsageError("output=- takes one alpha; a strip of several needs an output folder.")
+    run = Run(deploy(network, cfg.optimize), name, output, cfg.compare, cfg.tile, cfg.max_pixels, alphas)
+    if piped:
+        return _through_pipe(run, cfg.input, cfg.output)
+    return _through_folder(run, sources, _recipe(cfg), cfg.redo, cfg.overwrite)
 
 
-def find_pictures(source: Path, leave_out: Sequence[Path] = ()) -> list[Path]:
-    """The file itself, or every picture below a folder by its suffix, sorted; hidden ones and those below ``leave_out`` are not.
+def _through_folder(run: Run, sources: Sources, recipe: dict[str, Any], redo: bool, overwrite: bool) -> Outcome:
+    start, report = time.perf_counter(), run.output / "report.json"
+    done = Done(run.output, recipe, redo, overwrite)
+    todo = [path for path in sources.files if not done.stands(path, run.output / path.relative_to(sources.root))]
+    about: dict[str, Any] = {"model": run.name, "recipe": recipe, "since": done.since}
+    if done.since is None:  # the file's own clock: what is written after this report was made with this recipe
+        _write_report(report, {**about, "done": 0, "failed": []})
+        about["since"] = report.stat().st_mtime_ns if report.is_file() else None
+    restore_files(run, todo, sources.root, done)
+    count = len(sources.files) - len({entry["file"] for entry in run.failed})
+    seconds = time.perf_counter() - start
+    figures = {"seconds": round(seconds, 3), "in_network": round(run.in_network / seconds, 3), **run.form.report()}
+    about |= {"done": count, "skipped": len(sources.files) - len(todo), "failed": run.failed, "notes": run.notes, **figures}
+    written = _write_report(report, about)
+    say_failures(run.failed)
+    skipped = f", {len(sources.files) - len(todo)} of them before" if len(todo) < len(sources.files) else ""
+    console = Console(soft_wrap=True)
+    if run.form.said:
+        console.print(escape(run.form.said), highlight=False)
+    what = "pictures" if not any(path.suffix.lower() in VIDEO_SUFFIXES for path in sources.files) else "pictures and videos"
+    console.print(
+        f"{count} of {len(sources.files)} {what} restored by {run.name}{skipped}: {escape(str(run.output.absolute()))}", highlight=False
+    )
+    return Outcome(int(bool(run.failed) or not written), {"done": count, "failed": len(run.failed)})
 
-    Raises UsageError where there is none.
+
+def _through_pipe(run: Run, source: str, output: str) -> Outcome:
+    """One picture from stdin or a file to stdout, or from stdin into the folder as stdin.<format>."""
+    picture = read_picture("stdin", run.max_pixels, sys.stdin.buffer.read()) if source == "-" else read_picture(source, run.max_pixels)
+    restored = run.restore(Path(source), picture)
+    suffix = next(suffix for suffix, form in SUFFIXES.items() if form == picture.format)
+    if output == "-":
+        sys.stdout.buffer.write(encode_picture(Path("stdout" + suffix), restored, picture))
+        sys.stdout.buffer.flush()
+    else:
+        write_picture(run.output / f"stdin{suffix}", restored, picture)
+    return Outcome(0, {"done": 1, "failed": 0})
+
+
+def restore_files(run: Run, files: Sequence[Path], root: Path, done: Done) -> None:
+    """Restores each file into its place below the output; failures are noted in ``run`` and the rest goes on.
+
+    The network never waits for a disk: the next picture is read and the last one written meanwhile.
     """
-    if not source.is_dir():
-        return [source]
-    others = [place.resolve() for place in leave_out if place.resolve() != source.resolve()]
-    found = [
-        path
-        for path in sorted(source.rglob("*"))
-        if path.suffix.lower() in SUFFIXES
-        and path.is_file()
-        and not any(part.startswith(".") for part in path.relative_to(source).parts)
-        and not any(path.resolve().is_relative_to(other) for other in others)
-    ]
-    if not found:
-        raise UsageError(f"input={source}: no pictures in this folder. It should hold files named {' '.join(sorted(SUFFIXES))}.")
-    return found
-
-
-def check_output(folder: Path, output: Path) -> None:
-    """Makes ``output``. Raises UsageError where that is not possible, or where it is the input's ``folder``."""
-    if output.resolve() == folder.resolve():
-        raise UsageError(f"output={output} is the folder of the input, which would be overwritten. Name another folder.")
-    if output.exists() and not output.is_dir():
-        raise UsageError(f"output={output} is a file. It must be a folder; each result keeps its picture's name.")
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(f"output={output} cannot be made: {error.strerror}") from error
-
-
-def restore_files(
-    network: nn.Module, name: str, files: Sequence[Path], folder: Path, output: Path, compare: bool = False
-) -> list[dict[str, str]]:
-    """Restores each file into its place below ``output``; returns those that failed, as {"file", "why"}.
-
-    The network never waits for a disk: the next picture is read and the last one written meanwhile. With ``compare``, hazy and
-    restored stand side by side in <stem>_compare.png.
-    """
-    failed: list[dict[str, str]] = []
-    taken = {path.relative_to(folder) for path in files}
+    taken = {path.relative_to(root) for path in files}
     pending: list[tuple[Path, Future[None]]] = []
 
     def settle(left: int) -> None:
         while len(pending) > left:
             path, written = pending.pop(0)
             if (error := written.exception()) is not None:
-                failed.append(failure(path, error))
+                run.fail(path, error)
 
+    films = [path for path in files if path.suffix.lower() in VIDEO_SUFFIXES]
+    pictures = [path for path in files if path.suffix.lower() not in VIDEO_SUFFIXES]
     with progress_bar() as bar, ThreadPoolExecutor(1, "write") as writer:
-        task = bar.add_task(f"predict {name}", total=len(files))
-        for path, read in ahead(read_picture, files, depth=1):
+        task = bar.add_task(f"predict {run.name}", total=len(files))
+        for i, (path, read) in enumerate(ahead(lambda path: read_picture(path, run.max_pixels), pictures, depth=1)):
+            place = path.relative_to(root)
             try:
+                _refuse_strangers(done, run.output / place)
                 picture = read.result()
-                restored = restore_pixels(network, picture.pixels)
-                place = path.relative_to(folder)
-                beside = _compare_name(place, taken) if compare else None
-                pending.append((path, writer.submit(_write, output, place, picture, restored, name, beside)))
+                restored = run.restore(path, picture, left=len(pictures) - i - 1)
+                beside = _beside(place, taken, "compare") if run.compare else None
+                pending.append((path, writer.submit(_write, run, place, picture, restored, beside)))
+                if run.alphas:
+                    strip = alpha_strip(run.form.plain, picture, run.alphas, tile_side(run.form.plain, picture.size, run.tile))
+                    pending.append((path, writer.submit(write_picture, run.output / _beside(place, taken, "alpha"), strip)))
+                del picture, restored
             except Exception as error:  # whatever one picture does to a decoder or a network, the others go on
-                failed.append(failure(path, error))
+                run.fail(path, error)
             settle(left=1)
             bar.advance(task)
         settle(left=0)
-    return sorted(failed, key=lambda entry: entry["file"])
+        for path in films:
+            try:
+                _refuse_strangers(done, run.output / path.relative_to(root))
+                start = time.perf_counter()
+                for broken in restore_video(run.form.network, path, run.output / path.relative_to(root), bar, run.tile):
+                    run.failed.append({"file": str(path), "why": broken})
+                run.in_network += time.perf_counter() - start
+            except Exception as error:
+                run.fail(path, error)
+            bar.advance(task)
+    run.failed.sort(key=lambda entry: entry["file"])
 
 
-def _compare_name(place: Path, taken: set[Path]) -> Path:
-    """<stem>_compare.png, or with the suffix in the stem where another picture holds that name."""
-    beside = place.with_name(f"{place.stem}_compare.png")
+def _refuse_strangers(done: Done, target: Path) -> None:
+    if done.is_a_stranger(target):
+        raise ImageError(target, "stands there already and is not from here", "Name another output, or say overwrite=true")
+
+
+def _recipe(cfg: DictConfig) -> dict[str, Any]:
+    """What a result depends on besides its input."""
+    from omegaconf import OmegaConf
+
+    held: Any = OmegaConf.to_container(cfg, resolve=True)
+    about = {key: held[key] for key in sorted(held) if key in ("checkpoint", "alpha", "compare", "tile", "optimize")}
+    if cfg.checkpoint is not None and Path(cfg.checkpoint).is_file():
+        about["written"] = Path(cfg.checkpoint).stat().st_mtime_ns
+    return {"network": held["model"]["network"], **about}
+
+
+def _write_report(path: Path, content: dict[str, Any]) -> bool:
+    """Whether report.json could be written; a full disk is said, and does not hide what else there is to say."""
+    try:
+        write_json(path, content)
+    except ImageError as error:
+        say_failures([failure(path, error)])
+        return False
+    return True
+
+
+def _beside(place: Path, taken: set[Path], what: str) -> Path:
+    """<stem>_<what>.png, or with the suffix in the stem where another picture holds that name."""
+    beside = place.with_name(f"{place.stem}_{what}.png")
     if beside in taken:
-        beside = place.with_name(f"{place.name}_compare.png")
+        beside = place.with_name(f"{place.name}_{what}.png")
     taken.add(beside)
     return beside
 
 
-def _write(output: Path, place: Path, picture: Picture, restored: Floats, name: str, beside: Path | None) -> None:
-    write_picture(output / place, restored, like=picture)
+def _write(run: Run, place: Path, picture: Picture, restored: Array, beside: Path | None) -> None:
+    write_picture(run.output / place, restored, like=picture)
     if beside is not None:
-        grid = picture_grid([[("hazy", picture.pixels), (name, restored)]], widest=max(picture.pixels.shape[1], 1))
-        write_picture(output / beside, grid / 255)
+        hazy, clear = (stored / float(2**picture.bits - 1) for stored in (picture.colours, restored))
+        pair = [("hazy", hazy.repeat(3 // hazy.shape[2], 2)), (run.name, clear.repeat(3 // clear.shape[2], 2))]
+        write_picture(run.output / beside, picture_grid([pair], widest=max(picture.size[1], 1)))

@@ -28,7 +28,7 @@ class DarkChannelPrior(nn.Module):
 
     def forward(self, hazy: Tensor) -> Tensor:
         luma = (hazy * hazy.new_tensor(LUMA).view(1, 3, 1, 1)).sum(1, keepdim=True)
-        air = self.airlight(hazy, luma, dark_channel(hazy, self.patch))
+        air: Tensor = self.airlight(hazy, luma, dark_channel(hazy, self.patch))
         transmission = 1 - self.omega * dark_channel(hazy / air.clamp(min=1e-3), self.patch)
         transmission = guided_filter(luma, transmission, self.radius, self.eps).clamp(min=self.t_min)
         return (hazy - air) / transmission + air
