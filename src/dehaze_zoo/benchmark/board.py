@@ -29,15 +29,18 @@ FIRST_COLUMNS = (
 COSTS = ("parameters", "macs", "latency_ms")
 
 
-@dataclass(frozen=True)
+@dataclass
 class Entry:
-    """A method on a set: its scores, one list per training (seed)."""
+    """A method on a set, and its scores."""
 
     label: str
     judged: JudgedSet
-    scores: Mapping[int | None, Sequence[Score]]
-    job_keys: Sequence[str]
-    cost: Mapping[str, Any] | None
+    scores: dict[int, Sequence[Score]]
+    """By the training's seed, or its number where that is not known."""
+    job_keys: list[str]
+    shown: set[str] = field(default_factory=set)
+    """Images whose pictures the reports show."""
+    cost: Mapping[str, Any] | None = None
     """None for finished pictures, and where cost is not measured."""
     pictures_only: bool = False
 
@@ -123,7 +126,7 @@ def _by_metric(scores: Sequence[Score], protocol: str, judged: JudgedSet) -> dic
     return found
 
 
-def _mean_over_seeds(seeds: Mapping[int | None, Mapping[str, Mapping[str, float]]], metric: str) -> dict[str, float]:
+def _mean_over_seeds(seeds: Mapping[int, Mapping[str, Mapping[str, float]]], metric: str) -> dict[str, float]:
     """Each image's score, the mean over the trainings; images that every one of them has."""
     held = [{image: scores[metric] for image, scores in by_image.items() if metric in scores} for by_image in seeds.values()]
     common = sorted(set.intersection(*(set(scores) for scores in held))) if held else []
@@ -149,7 +152,7 @@ def _thirds(density: Mapping[str, float]) -> dict[str, set[str]]:
 
 def _spread(
     scores: Mapping[str, float],
-    seeds: Mapping[int | None, Mapping[str, Mapping[str, float]]],
+    seeds: Mapping[int, Mapping[str, Mapping[str, float]]],
     metric: str,
     thirds: Mapping[str, set[str]],
     up: bool,

@@ -18,7 +18,7 @@ from dehaze_zoo.benchmark.pictures import Album
 from dehaze_zoo.benchmark.runner import Report, run_job
 from dehaze_zoo.benchmark.scoring import Judge
 from dehaze_zoo.benchmark.store import Store
-from dehaze_zoo.benchmark.subjects import JudgedSet, Method, Network, judged_set, methods_of, photographs
+from dehaze_zoo.benchmark.subjects import JudgedSet, Method, Network, Restorer, judged_set, methods_of, photographs, spread
 from dehaze_zoo.benchmark.tables import terminal, write_tables
 from dehaze_zoo.data.decoder import decoder_stamp
 from dehaze_zoo.errors import UsageError, near_misses
@@ -86,39 +86,45 @@ def _fill(
     total = Report()
     entries: list[Entry] = []
     with progress_bar() as bar:
-        task = bar.add_task(
-            "benchmark", total=sum(len(method.members) * (len(s.images) + len(s.strays)) for method in methods for s in sets)
-        )
+        count = sum(len(method.members) * (len(judged.images) + len(judged.strays)) for method in methods for judged in sets)
+        task = bar.add_task("benchmark", total=count)
         for method in methods:
-            scores: list[dict[Any, Any]] = [{} for _ in sets]
-            keys: list[list[str]] = [[] for _ in sets]
-            cost = None
+            own = [Entry(method.label, judged, {}, [], pictures_only=method.folder is not None) for judged in sets]
             for number, member in enumerate(method.members):
                 restorer = method.open(member, device)
                 if number == 0 and isinstance(restorer, Network) and cfg.cost is not None:
                     cost = _cost(store, method, restorer, cfg, total)
-                for place, judged in enumerate(sets):
-                    bar.update(task, description=f"{method.label} on {judged.label}")
-                    about = {
-                        **restorer.recipe, "data": judged.manifest, "decoder": decoder_stamp()["probe"], "code": code_version(),
-                    }  # fmt: skip
-                    key = key_of(about)
-                    job = store.job(key, {**about, "label": method.label, "set": judged.label, "decoder": decoder_stamp()})
-                    before = {s.image: s.value for s in store.scores(job) if s.metric == "psnr" and s.protocol == judge.protocols[0].name}
-                    examples = (
-                        set(list(judged.images)[:: max(1, -(-len(judged.images) // max(1, cfg.examples)))]) if cfg.examples else set()
-                    )
-                    album = Album(store.folder, judged.manifest, key, examples, WORST if cfg.examples else 0, before)
-                    done = run_job(store, job, method.label, restorer, judged, judge, album, lambda: bar.advance(task))
-                    _add(total, done)
-                    scores[place][member.seed if member.seed is not None else number] = store.scores(job)
-                    keys[place].append(key)
+                    for entry in own:
+                        entry.cost = cost
+                for entry in own:
+                    bar.update(task, description=f"{method.label} on {entry.judged.label}")
+                    job, key = _job(store, restorer, method, entry.judged)
+                    album = _album(store, job, key, entry.judged, judge, cfg.examples)
+                    _add(total, run_job(store, job, method.label, restorer, entry.judged, judge, album, lambda: bar.advance(task)))
+                    figures = {image: value for image, value in _first_figures(store, job, judge).items() if image in entry.judged.images}
+                    entry.shown |= album.examples.union(sorted(figures, key=lambda image: figures[image])[: album.worst])
+                    entry.scores[member.seed if member.seed is not None else number] = store.scores(job)
+                    entry.job_keys.append(key)
                 del restorer  # before the next one comes
-            entries += [
-                Entry(method.label, judged, scores[place], keys[place], cost, method.folder is not None)
-                for place, judged in enumerate(sets)
-            ]
+            entries += own
     return entries, total
+
+
+def _job(store: Store, restorer: Restorer, method: Method, judged: JudgedSet) -> tuple[int, str]:
+    """The store's number and key for this method on this set: all that its figures depend on, and no name."""
+    about = {**restorer.recipe, "data": judged.manifest, "decoder": decoder_stamp()["probe"], "code": code_version()}
+    key = key_of(about)
+    return store.job(key, {**about, "label": method.label, "set": judged.label, "decoder": decoder_stamp()}), key
+
+
+def _album(store: Store, job: int, key: str, judged: JudgedSet, judge: Judge, examples: int) -> Album:
+    examples_of_set = set(spread(list(judged.images), examples))
+    return Album(store.folder, judged.manifest, key, examples_of_set, WORST if examples else 0, _first_figures(store, job, judge))
+
+
+def _first_figures(store: Store, job: int, judge: Judge) -> dict[str, float]:
+    """PSNR under the first protocol, of each image that has it."""
+    return {s.image: s.value for s in store.scores(job) if s.metric == "psnr" and s.protocol == judge.protocols[0].name}
 
 
 def _cost(store: Store, method: Method, network: Network, cfg: DictConfig, report: Report) -> Mapping[str, Any] | None:

@@ -35,8 +35,8 @@ def write_page(path: Path, board: Board, entries: Sequence[Entry], store: Path) 
 
 
 def kept_pictures(entry: Entry, store: Path) -> Iterator[tuple[str, dict[str, Path]]]:
-    """Each image of the entry that has a restored picture in the store, and its files: hazy, restored and, in pairs, clear and error."""
-    for image in entry.judged.images:
+    """Each image that is shown of the entry, and its files in the store: hazy, restored and, in pairs, clear and error."""
+    for image in (image for image in entry.judged.images if image in entry.shown):
         files = {kind: picture_file(store, entry.judged.manifest, image, kind) for kind in ("hazy", "clear")}
         files |= {kind: picture_file(store, entry.job_keys[0], image, kind) for kind in ("restored", "error")}
         if files["restored"].exists():

@@ -53,8 +53,9 @@ def estimate(scores: Floats, scenes: Sequence[str], seed: int = 0) -> Estimate:
     mean = float(np.mean(scores))
     if len(sums) < 2:
         return Estimate(mean, None, None)
-    draws = np.random.default_rng(seed).multinomial(len(sums), np.full(len(sums), 1 / len(sums)), size=RESAMPLES)
-    means = (draws @ sums) / (draws @ counts)
+    rng, at_once = np.random.default_rng(seed), max(1, 1_000_000 // len(sums))  # so that thousands of scenes need no gigabytes
+    parts = (rng.integers(len(sums), size=(min(at_once, RESAMPLES - done), len(sums))) for done in range(0, RESAMPLES, at_once))
+    means = np.concatenate([sums[drawn].sum(1) / counts[drawn].sum(1) for drawn in parts])
     low, high = np.quantile(means, [LEVEL / 2, 1 - LEVEL / 2])
     return Estimate(mean, float(low), float(high))
 

@@ -181,7 +181,7 @@ def judged_set(label: str, pairs: Any, about: Mapping[str, Any], limit: int | No
         names = scenes = [f"{label}_{number:04d}.png" for number in range(len(pairs))]
     manifest = key_of({"files": files_hash(files), "about": dict(about)})
     strays = tuple(range(len(names), len(pairs))) if limit is None else ()
-    return JudgedSet(label, pairs, _spread(names, limit), dict(zip(names, scenes, strict=True)), manifest, True, strays)
+    return JudgedSet(label, pairs, spread(names, limit), dict(zip(names, scenes, strict=True)), manifest, True, strays)
 
 
 def photographs(label: str, folder: Path, limit: int | None) -> JudgedSet:
@@ -191,7 +191,7 @@ def photographs(label: str, folder: Path, limit: int | None) -> JudgedSet:
         raise UsageError(f"roots.{label}={folder}: no pictures in this folder.")
     names = [file.relative_to(folder).as_posix() for file in files]
     manifest = files_hash(zip(names, files, strict=True))
-    return JudgedSet(label, Photographs(files), _spread(names, limit), {name: name for name in names}, manifest, paired=False)
+    return JudgedSet(label, Photographs(files), spread(names, limit), {name: name for name in names}, manifest, paired=False)
 
 
 class Photographs:
@@ -207,6 +207,7 @@ class Photographs:
         return {"hazy": as_tensor(read_rgb(self.files[number]))}
 
 
-def _spread(names: Sequence[str], limit: int | None) -> dict[str, int]:
+def spread(names: Sequence[str], limit: int | None) -> dict[str, int]:
+    """At most ``limit`` of the names, evenly spread, and their numbers; all for None."""
     count = len(names) if limit is None else min(limit, len(names))
     return {names[i * len(names) // count]: i * len(names) // count for i in range(count)}

@@ -1,0 +1,315 @@
+"""The benchmark as a whole: its files, what is not done twice, methods that fail, and wrong use."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+import dehaze_zoo
+from benchmark_minis import config, pairs, run
+from dehaze_zoo.benchmark import runner
+from dehaze_zoo.benchmark.__main__ import composed_words
+from dehaze_zoo.benchmark.published import published
+from dehaze_zoo.benchmark.scoring import haze_density
+from dehaze_zoo.checkpoints.writing import write_safetensors
+from dehaze_zoo.errors import UsageError
+from dehaze_zoo.inference.evaluate import evaluate
+from dehaze_zoo.networks import registry
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return pairs(tmp_path_factory.mktemp("sets") / "sots")
+
+
+def on(root: Path) -> list[str]:
+    return ["data=[reside_indoor]", f"++roots.reside_indoor='{root}'"]
+
+
+@pytest.fixture
+def counted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Images that a network has worked on."""
+    seen: list[str] = []
+    before = runner.overlapped
+
+    def spy(items: Any, read: Any, work: Any, finish: Any) -> Iterator[Any]:
+        for item, outcome in before(items, read, work, finish):
+            seen.append(str(item))
+            yield item, outcome
+
+    monkeypatch.setattr(runner, "overlapped", spy)
+    return seen
+
+
+def test_files_figures_and_ranks(root: Path, tmp_path: Path) -> None:
+    code, found = run(tmp_path / "run", "models=[identity,dcp,identity:twin]", *on(root), "cost.sizes=[32]", "cost.rounds=3")
+    assert code == 0
+    assert {p.name for p in (tmp_path / "run").iterdir()} == {
+        "leaderboard.csv", "leaderboard.md", "leaderboard.tex", "leaderboard.html", "comparisons.csv", "per_image.parquet", "report.json",
+    }  # fmt: skip
+    table = pq.read_table(tmp_path / "run" / "per_image.parquet").to_pylist()
+    assert len(table) == 36
+    assert list(found[0])[:8] == ["model", "data", "protocol", "images", "psnr", "psnr_low", "psnr_high", "ssim"]
+    assert list(found[0])[8:12] == ["rank", "parameters", "macs", "latency_ms"]
+    by_model = {row["model"]: row for row in found}
+    for name, row in by_model.items():
+        own = [image["psnr"] for image in table if image["model"] == name]
+        assert float(row["psnr"]) == pytest.approx(np.mean(own), abs=1e-3)
+        assert float(row["psnr_low"]) < float(row["psnr"]) < float(row["psnr_high"])
+        assert (row["images"], row["scenes"], row["data"], row["protocol"]) == ("12", "6", "reside_indoor", "gunet")
+        thirds = [float(row[f"psnr_{part}"]) for part in ("light", "medium", "dense")]
+        assert np.mean(thirds) == pytest.approx(float(row["psnr"]), abs=1e-3)
+        assert float(row["psnr_worst"]) == pytest.approx(min(own), abs=1e-3)
+    assert by_model["identity"]["psnr"] == by_model["twin"]["psnr"]
+    assert by_model["identity"]["rank"] == by_model["twin"]["rank"]
+    assert by_model["dcp"]["published_psnr"] == "16.62"
+    assert float(by_model["dcp"]["gap_psnr"]) == pytest.approx(float(by_model["dcp"]["psnr"]) - 16.62, abs=1e-3)
+    for name in ("leaderboard.md", "leaderboard.tex"):
+        text = (tmp_path / "run" / name).read_text()
+        assert f"{float(by_model['dcp']['psnr']):.2f}" in text
+        assert "16.62" in text
+        assert "gunet" in text
+
+
+def test_figures_are_those_of_evaluate(root: Path, tmp_path: Path) -> None:
+    from dehaze_zoo.cli import compose
+
+    _, found = run(tmp_path / "run", "models=[dcp]", *on(root), "protocol=all")
+    (tmp_path / "evaluate").mkdir()
+    words = ["model=dcp", "trainer=cpu", "protocol=all", "examples=0", "data=reside_indoor", f"data.root='{root}'"]
+    evaluate(compose("evaluate", words), tmp_path / "evaluate")
+    theirs = json.loads((tmp_path / "evaluate" / "metrics.json").read_text())
+    ours = {row["protocol"]: row for row in found}
+    assert set(ours) == {"gunet", "uint8", "y"}
+    for row in theirs:
+        for metric in ("psnr", "ssim"):
+            assert float(ours[row["protocol"]][metric]) == pytest.approx(row[metric], abs=1e-4)
+
+
+def test_what_is_done_is_not_done_again(root: Path, tmp_path: Path, counted: list[str]) -> None:
+    _, first = run(tmp_path / "1", "models=[identity]", *on(root), "limit=4")
+    assert len(counted) == 4
+    _, second = run(tmp_path / "2", "models=[identity]", *on(root), "limit=4")
+    assert len(counted) == 4
+    assert second == first
+    run(tmp_path / "3", "models=[identity,dcp]", *on(root))  # 8 more, and a new method
+    assert len(counted) == 4 + 8 + 12
+    run(tmp_path / "4", "models=[identity]", *on(root), "protocol=y")
+    assert len(counted) == 4 + 8 + 12 + 12
+
+
+def test_a_changed_picture_is_another_set(root: Path, tmp_path: Path, counted: list[str]) -> None:
+    own = tmp_path / "own"
+    shutil.copytree(root, own)
+    run(tmp_path / "1", "models=[identity]", *on(own))
+    Image.new("RGB", (64, 48), (200, 200, 200)).save(own / "hazy" / "1400_1.png")
+    run(tmp_path / "2", "models=[identity]", *on(own))
+    assert len(counted) == 24
+
+
+def test_a_killed_run_goes_on_where_it_stopped(root: Path, tmp_path: Path, counted: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runner, "COMMIT_EVERY", 0.0)
+    _, whole = run(tmp_path / "a" / "run", "models=[dcp]", *on(root))
+    before = runner.overlapped
+
+    def killed(*parts: Any) -> Iterator[Any]:
+        for number, found in enumerate(before(*parts)):
+            if number == 5:
+                raise KeyboardInterrupt
+            yield found
+
+    with monkeypatch.context() as patch:
+        patch.setattr(runner, "overlapped", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run(tmp_path / "b" / "run", "models=[dcp]", *on(root))
+    counted.clear()
+    _, resumed = run(tmp_path / "b" / "run", "models=[dcp]", *on(root))
+    assert len(counted) == 7
+    assert resumed == whole
+
+
+class Picky(nn.Module):
+    """Fails on one kind of picture."""
+
+    def forward(self, hazy: Tensor) -> Tensor:
+        if hazy.shape[-1] == 50:
+            raise RuntimeError("no kernel for 50 columns")
+        return hazy
+
+
+def test_a_model_that_fails_on_one_image_is_named_and_the_rest_is_done(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    registry.list_models()
+    monkeypatch.setitem(registry._entries, "picky", registry._Entry(lambda: Picky(), "", "", "", ""))
+    own = tmp_path / "own"
+    shutil.copytree(root, own)
+    for file in (own / "hazy" / "1402_1.png", own / "hazy" / "1402_2.png", own / "gt" / "1402.png"):
+        Image.open(file).resize((50, 40)).save(file)
+    (own / "hazy" / "1403_1.png").write_bytes(b"no picture")
+    code, found = run(tmp_path / "run", "models=[picky,identity]", *on(own))
+    assert code == 1
+    assert {row["model"]: row["images"] for row in found} == {"picky": "9", "identity": "11"}
+    failed = json.loads((tmp_path / "run" / "report.json").read_text())["failed"]
+    assert [(f["model"], Path(f["file"]).name) for f in failed] == [
+        ("picky", "1402_1.png"), ("picky", "1402_2.png"), ("picky", "1403_1.png"), ("identity", "1403_1.png"),
+    ]  # fmt: skip
+    assert failed[0]["why"] == "RuntimeError: no kernel for 50 columns" or "no kernel" in failed[0]["why"]
+    assert "9 of 12 images" in (tmp_path / "run" / "leaderboard.md").read_text()
+
+
+def test_finished_pictures_join_without_costs(root: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "their pictures"
+    folder.mkdir()
+    for number, file in enumerate(sorted((root / "hazy").iterdir())):
+        if number != 3:
+            shutil.copy(file, folder / file.name)
+    shutil.copy(root / "hazy" / "1400_1.png", folder / "1400_1.jpg")  # a second one of this name
+    code, found = run(tmp_path / "run", "models=[identity,results:FFA-Net]", f"++results.FFA-Net='{folder}'", *on(root), "cost.sizes=[16]")
+    assert code == 1
+    theirs = next(row for row in found if row["model"] == "FFA-Net")
+    assert (theirs["kind"], theirs["images"], theirs["parameters"], theirs["latency_ms"]) == ("pictures only", "10", "", "")
+    assert theirs["published_psnr"] == "36.39"
+    failed = json.loads((tmp_path / "run" / "report.json").read_text())["failed"]
+    assert [(f["file"], "several" in f["why"]) for f in failed] == [("1400_1.png", True), ("1401_2.png", False)]
+    assert "pictures only" in (tmp_path / "run" / "leaderboard.md").read_text()
+
+
+def test_trainings_with_several_seeds_are_one_row(root: Path, tmp_path: Path) -> None:
+    for seed in (3, 7):
+        torch.manual_seed(seed)
+        folder = tmp_path / "sweep" / str(seed) / "checkpoints"
+        folder.mkdir(parents=True)
+        net = dehaze_zoo.create_model("gunet_t", width=8, depth=1)
+        torch.save({"state_dict": {f"network.{k}": v for k, v in net.state_dict().items()}}, folder / "best.ckpt")
+        (folder.parent / "config.yaml").write_text(f"seed: {seed}\nmodel: {{network: {{name: gunet_t, width: 8, depth: 1}}}}\n")
+    code, found = run(tmp_path / "run", "models=[gunet_t]", f"++checkpoints.gunet_t='{tmp_path / 'sweep'}'", *on(root))
+    table = pq.read_table(tmp_path / "run" / "per_image.parquet").to_pylist()
+    means = [np.mean([row["psnr"] for row in table if row["seed"] == seed]) for seed in (3, 7)]
+    assert (code, found[0]["seeds"], found[0]["images"]) == (0, "2", "12")
+    assert float(found[0]["psnr"]) == pytest.approx(np.mean(means), abs=1e-3)
+    assert float(found[0]["psnr_sd_of_seeds"]) == pytest.approx(np.std(means, ddof=1), abs=1e-4)
+
+
+def test_the_same_weights_in_another_file_are_the_same_job(root: Path, tmp_path: Path, counted: list[str]) -> None:
+    net = dehaze_zoo.create_model("aodnet")
+    write_safetensors(net, tmp_path / "a.safetensors", "aodnet")
+    torch.save(net.state_dict(), tmp_path / "b.pth")
+    run(tmp_path / "1", "models=[aodnet]", f"++checkpoints.aodnet='{tmp_path / 'a.safetensors'}'", *on(root))
+    run(tmp_path / "2", "models=[aodnet:mine]", f"++checkpoints.mine='{tmp_path / 'b.pth'}'", *on(root))
+    assert len(counted) == 12
+
+
+def test_a_metric_s_limits_are_its_own(root: Path, tmp_path: Path) -> None:
+    code, found = run(tmp_path / "run", "models=[identity]", *on(root), "limit=2", "metrics=[ms_ssim,ciede2000]")
+    assert code == 1
+    assert found[0]["images"] == "2"
+    assert float(found[0]["ciede2000"]) > 0
+    assert found[0].get("ms_ssim", "") == ""
+    failed = json.loads((tmp_path / "run" / "report.json").read_text())["failed"]
+    assert "176" in failed[0]["why"]
+    assert failed[0]["file"].endswith("(ms_ssim)")
+
+
+def test_the_synthetic_set_and_another_side_by_side(root: Path, tmp_path: Path) -> None:
+    words = ["models=[identity]", "data=[synthetic,reside_indoor]", f"++roots.reside_indoor='{root}'", "examples=1"]
+    code, found = run(tmp_path / "run", *words, "sets.synthetic.test_pairs=2", "sets.synthetic.picture_size=[32,40]")
+    assert code == 0
+    assert [(row["data"], row["images"]) for row in found] == [("synthetic", "2"), ("reside_indoor", "12")]
+
+
+def test_memory_does_not_grow_with_the_number_of_images() -> None:
+    alive = most = 0
+
+    class Held:
+        def __init__(self) -> None:
+            nonlocal alive, most
+            alive += 1
+            most = max(most, alive)
+
+        def __del__(self) -> None:
+            nonlocal alive
+            alive -= 1
+
+    for _ in runner.overlapped(range(200), lambda _: Held(), lambda _, held: held, lambda *_: None):
+        pass
+    assert most < 15
+
+
+def test_the_overlap_keeps_order_and_hands_on_what_failed() -> None:
+    def read(item: int) -> int:
+        if item == 2:
+            raise ValueError("unreadable")
+        return item * 10
+
+    def work(item: int, held: int) -> int:
+        if item == 3:
+            raise ValueError("unworkable")
+        return held + 1
+
+    def finish(item: int, held: int, worked: int) -> int:
+        if item == 4:
+            raise ValueError("unjudgeable")
+        return worked
+
+    found = [(item, str(outcome)) for item, outcome in runner.overlapped(range(6), read, work, finish)]
+    assert found == [(0, "1"), (1, "11"), (2, "unreadable"), (3, "unworkable"), (4, "unjudgeable"), (5, "51")]
+
+
+def test_density_is_what_the_scattering_model_took_away() -> None:
+    clear = torch.rand(3, 3, 20, 30, generator=torch.Generator().manual_seed(0))
+    t = torch.tensor([1.0, 0.6, 0.2]).view(3, 1, 1, 1)
+    assert torch.allclose(haze_density(clear * t + 0.9 * (1 - t), clear), 1 - t.flatten().double(), atol=1e-6)
+
+
+def test_published_figures_by_name_and_set() -> None:
+    assert published("gunet_b", "reside_indoor") == published("gUNet-B", "reside_indoor")
+    found = published("aodnet", "reside_outdoor")
+    assert found is not None
+    assert (found.method, found.psnr, found.ssim) == ("AOD-Net", 24.14, 0.92)
+    assert published("gcanet", "reside_outdoor") is None
+    assert published("gunet_t", "synthetic") is None
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["models=[dpc]"], "dcp"),
+        (["models=[]"], "names nobody"),
+        (["models=[dcp,dcp]"], "twice"),
+        (["models=[aodnet]"], "aodnet"),
+        (["models=[results:mine]"], "results.mine=DIR"),
+        (["models=[dcp]", "++checkpoints.gunet=x"], "checkpoints.gunet"),
+        (["models=[dcp]", "protocol=gunnet"], "gunet"),
+        (["models=[dcp]", "metrics=[lpipps]"], "lpips"),
+        (["models=[dcp]", "metrics=[niqe]", "niqe.weights=/nowhere.mat"], "nowhere.mat"),
+        (["models=[dcp]", "++roots.haze4k=/tmp"], "haze4k"),
+        (["models=[dcp]", "split=tset"], "tset"),
+        (["models=[dcp]", "data=[photos:mine]"], "roots.mine=DIR"),
+    ],
+)
+def test_wrong_use(words: list[str], said: str, root: Path, tmp_path: Path) -> None:
+    data = [] if any("data=" in word for word in words) else on(root)
+    with pytest.raises(UsageError, match=said) as error:
+        run(tmp_path / "run", *words, *data)
+    assert len(str(error.value).splitlines()) <= 5
+
+
+def test_a_typing_error_in_data_offers_the_near_one() -> None:
+    with pytest.raises(UsageError, match="reside_indoor"):
+        config("data=[reside_indor]")
+
+
+def test_words_for_hydra() -> None:
+    assert composed_words(["data=[a, b]", "x=1"]) == ["+data@sets.a=a", "+data@sets.b=b", "x=1"]
+    assert composed_words(["x=1"]) == ["+data@sets.synthetic=synthetic", "x=1"]
+    assert composed_words(["data=[photos:p]"]) == ["photos=[p]"]
+    assert composed_words(["+data@sets.a=a"]) == ["+data@sets.a=a"]
