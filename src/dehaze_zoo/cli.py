@@ -1,12 +1,10 @@
 """What the verbs share: from the command line to a composed config, a run folder and an exit code.
 
-A single run is composed by Hydra and called here; ``-m`` goes through Hydra's own sweepers and launchers, each job in a process of
-its own (Lightning's DDP children re-run the command line, and a job that dies must not end the sweep).
+A run is composed by Hydra and called here; ``-m`` is a sweep, see sweeping.py, whose jobs are command lines of their own.
 """
 
 from __future__ import annotations
 
-import csv
 import errno
 import glob
 import json
@@ -21,6 +19,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from dehaze_zoo.errors import UsageError, near_misses
+from dehaze_zoo.launchers import QUOTED as _QUOTED
+from dehaze_zoo.launchers import RUN_DIR as _RUN_DIR
+from dehaze_zoo.launchers import SWEEP as _SWEEP
 from dehaze_zoo.outcome import Outcome
 
 __all__ = ["Outcome", "compose", "config_root", "launch", "run_verb"]
@@ -37,13 +38,12 @@ CONFIG_ENTRY_POINT_GROUP = "dehaze_zoo.configs"
 
 _PATH_KEY = re.compile(
     r"input|output|checkpoint|init|teacher|stage1|matching|resume|replay|run_dir|config_dir|store|clear|hazy"
-    r"|data\.(hazy|clear|depth)|(roots|checkpoints|results)\.[\w.-]+|([\w-]+\.)+(root|checkpoint|teacher|weights)"
+    r"|data\.(hazy|clear|depth|prepared)|(roots|checkpoints|results)\.[\w.-]+|([\w-]+\.)+(root|checkpoint|teacher|weights)"
 )
 _OPEN_KEY = re.compile(r"(roots|checkpoints|results)\.")  # any name may follow: the user's sets and models
-_WRITTEN = ("output", "run_dir", "store")  # paths that need not exist beforehand
+_WRITTEN = ("output", "run_dir", "store", "prepared")  # paths that need not exist beforehand
 _OVERRIDE = re.compile(r"(?P<sign>\+{0,2})(?P<key>[\w./@:-]+)=(?P<value>.*)", re.DOTALL)
 _DEFAULT_RUN_DIR = re.compile(r"(^|/)outputs/[^/]+/[^/]+/\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d$")
-_QUOTED, _RUN_DIR, _SWEEP = "DEHAZE_ZOO_QUOTED", "DEHAZE_ZOO_RUN_DIR", "DEHAZE_ZOO_SWEEP"  # told to child processes
 
 
 def launch(verb: str, job: Job, hold: Hold | None = None) -> NoReturn:
@@ -72,8 +72,12 @@ def run_verb(verb: str, job: Job, argv: list[str], hold: Hold | None = None) -> 
     if not os.environ.get(_QUOTED):
         overrides = [_quote_path(arg, sweep) for arg in overrides]
     search, overrides = _search_path(overrides)
+    if sweep:
+        return _sweep(verb, overrides, search)
     if flags:
-        return _through_hydra(verb, flags, search, overrides, sweep)
+        return _through_hydra(verb, flags, search, overrides)
+    if _handed_over(verb, compose(verb, overrides + search), overrides + search):
+        return 0
     cfg = _composed(verb, overrides + search)
     return _run(verb, job, cfg, hold) or _then(cfg)
 
@@ -153,51 +157,62 @@ def _ranks() -> int:
     return int(os.environ.get("WORLD_SIZE") or (os.environ.get("SLURM_NTASKS") if "SLURM_PROCID" in os.environ else None) or 1)
 
 
-def _through_hydra(verb: str, flags: list[str], search: list[str], overrides: list[str], sweep: bool) -> int:
-    """Sweeps, and Hydra's own flags such as ``--cfg job``."""
+def _through_hydra(verb: str, flags: list[str], search: list[str], overrides: list[str]) -> int:
+    """Hydra's own flags, such as ``--cfg job``."""
     import hydra
-    from hydra.core.hydra_config import HydraConfig
 
-    if sweep:
-        _check_sweep(verb, overrides, search)
-    folders: list[tuple[Path, int]] = []
-
-    def job(_: DictConfig) -> float:
-        hydra_cfg = HydraConfig.get()
-        run_dir = Path(hydra_cfg.runtime.output_dir).absolute()
-        own = [arg for arg in hydra_cfg.overrides.task if not arg.startswith(("run_dir=", "verb="))]
-        command = [sys.executable, "-m", f"dehaze_zoo.{verb}", *own, *search_as_given, f"run_dir={_quoted(str(run_dir))}"]
-        print(f"job {hydra_cfg.job.num}: {' '.join(own)}", flush=True)
-        code = subprocess.run(command, env={**os.environ, _QUOTED: "1", _SWEEP: "1"}).returncode
-        folders.append((run_dir, code))
-        return next(iter(_figures(run_dir).values()), float("nan"))
-
-    search_as_given = [arg.replace("hydra.searchpath=", "++hydra.searchpath=") for arg in search]
     sys.argv = [sys.argv[0], *flags, *overrides, *search, f"verb={verb}"]
-    hydra.main(version_base="1.3", config_path=str(config_root()), config_name=verb)(job)()
-    if sweep:
-        _collect(folders)
-    return int(any(code != 0 for _, code in folders))
+    hydra.main(version_base="1.3", config_path=str(config_root()), config_name=verb)(lambda _: None)()
+    return 0
 
 
-def _figures(run_dir: Path) -> dict[str, float]:
-    outcome = run_dir / "outcome.json"
-    return json.loads(outcome.read_text()) if outcome.is_file() else {}
+def _sweep(verb: str, overrides: list[str], search: list[str]) -> int:
+    """Every job of -m in a process of its own, and a table of what they returned; see sweeping.py."""
+    from hydra.errors import HydraException
+
+    from dehaze_zoo.made import made
+    from dehaze_zoo.sweeping import Grid, Sweep
+
+    try:
+        sweep = Sweep(verb, overrides, search, _groups(overrides + search))
+    except HydraException as error:
+        raise UsageError(_explain(verb, overrides, error)) from error
+    cfg = compose(verb, [*sweep.unswept, *search])
+    _check_paths(cfg)
+    how = made(cfg.sweep) if cfg.get("sweep") else Grid()
+    if isinstance(how, Grid):  # all at once beforehand, so that a typing error does not show up at night
+        for chosen in sweep.combinations():
+            _check_paths(compose(verb, [*sweep.shared, *(f"{key}={value}" for key, value in chosen.items()), *search]))
+    launcher = _launcher(cfg)
+    if not hasattr(launcher, "start"):
+        raise UsageError(f"launcher={type(launcher).__name__.lower()} is for one run. A sweep takes local, joblib, slurm or ray.")
+    return int(how.run(sweep, Path(cfg.run_dir).absolute(), launcher, cfg.seed))
 
 
-def _collect(folders: list[tuple[Path, int]]) -> None:
-    """Writes results.csv beside the jobs' folders: a line a job with its overrides and figures."""
-    rows = [{"job": folder.name, "exit": str(code), **{k: str(v) for k, v in _figures(folder).items()}} for folder, code in folders]
-    if not rows:
-        return
-    target = folders[0][0].parent / "results.csv"
-    columns = list(dict.fromkeys(key for row in rows for key in row))
-    with open(target.with_suffix(".part"), "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, columns)
-        writer.writeheader()
-        writer.writerows(rows)
-    os.replace(target.with_suffix(".part"), target)
-    print(f"results of {len(rows)} jobs: {target}")
+def _launcher(cfg: DictConfig) -> Any:
+    from dehaze_zoo.launchers import Local
+    from dehaze_zoo.made import made
+
+    return made(cfg.launcher) if cfg.get("launcher") else Local()
+
+
+def _handed_over(verb: str, cfg: DictConfig, overrides: list[str]) -> bool:
+    """Whether a launcher took the run away, to SLURM or to commands on several nodes."""
+    if not cfg.get("launcher") or cfg.get("plan") or cfg.get("replay") or os.environ.get(_RUN_DIR):
+        return False
+    launcher = _launcher(cfg)
+    if not hasattr(launcher, "hand_over"):
+        return False
+    from dehaze_zoo.launchers import Job, command
+
+    _check_paths(cfg)
+    run_dir = Path(cfg.run_dir).absolute()
+    run_dir.mkdir(parents=True, exist_ok=True)
+    own = [text for text in overrides if not text.startswith(("launcher=", "launcher.", "run_dir=", "resume="))]
+    resume = cfg.get("resume") or "auto"
+    words = [*own, f"resume={resume if resume == 'auto' else _quoted(resume)}", f"run_dir={_quoted(str(run_dir))}"]
+    print(launcher.hand_over(Job(command(verb, words), run_dir)))
+    return True
 
 
 # ---------------------------------------------------------------------------------------------------------------- composing
@@ -299,23 +314,6 @@ def _search_path(overrides: list[str]) -> tuple[list[str], list[str]]:
             rest.append(text)
     places += [f"pkg://{point.value}" for point in entry_points(group=CONFIG_ENTRY_POINT_GROUP)]
     return ([f"hydra.searchpath=[{','.join(places)}]"] if places else []), rest
-
-
-def _check_sweep(verb: str, overrides: list[str], search: list[str]) -> None:
-    """Composes every job of a plain sweep beforehand, so that a typing error does not show up at night."""
-    from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-    from hydra.errors import HydraException
-
-    try:
-        parsed = OverridesParser.create().parse_overrides(overrides)
-    except HydraException as error:
-        raise UsageError(_explain(verb, overrides, error)) from error
-    if any(o.is_sweep_override() and not (o.is_choice_sweep() or o.is_range_sweep()) for o in parsed):
-        return  # drawn by a search or a glob, not listed
-    for batch in BasicSweeper.split_arguments(parsed, max_batch_size=None):
-        for arguments in batch:
-            _check_paths(compose(verb, [*arguments, *search]))
 
 
 # -------------------------------------------------------------------------------------------------------------------- paths

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import simplejpeg
 from PIL import Image, PngImagePlugin
 
 from dehaze_zoo.data import windows
@@ -104,8 +105,8 @@ def test_another_libraries_pixels_are_not_taken(tmp_path: Path, monkeypatch: pyt
     """A simplejpeg whose libjpeg-turbo decodes otherwise is passed over."""
     path = saved(tmp_path / "x.jpg")
     windows._turbo_is_exact.cache_clear()
-    decode = windows.simplejpeg.decode_jpeg
-    monkeypatch.setattr(windows.simplejpeg, "decode_jpeg", lambda *args, **options: decode(*args, **options) ^ 1)
+    decode = simplejpeg.decode_jpeg
+    monkeypatch.setattr(simplejpeg, "decode_jpeg", lambda *args, **options: decode(*args, **options) ^ 1)
     assert windows._jpeg(path.read_bytes()) is None
     assert np.array_equal(FileWindow(path).cut(0, 0, HEIGHT, WIDTH), read_rgb(path))
     windows._turbo_is_exact.cache_clear()

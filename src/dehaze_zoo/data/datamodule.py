@@ -5,18 +5,25 @@ from __future__ import annotations
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
 from torch.utils.data import DataLoader, Dataset, default_collate
 
+from dehaze_zoo.data.cache import Cache, open_cache
+from dehaze_zoo.data.clear import ClearPictures, ClearTraining
 from dehaze_zoo.data.degradation import Degradation, DegradedPairs, DegradedTraining
 from dehaze_zoo.data.haze import Haze, Hazing
 from dehaze_zoo.data.layouts import LAYOUTS, Pair, PairList, find_pairs, find_root, hold_out, pair_folders
+from dehaze_zoo.data.manifest import StaleError, Watch, manifest_path, read_manifest
+from dehaze_zoo.data.packed import TornError
 from dehaze_zoo.data.pairs import Augment, JudgedPairs, Sample, TrainingPairs
 from dehaze_zoo.data.samplers import EpochSampler, ShardSampler
 from dehaze_zoo.data.synthetic import HazedPairs, HazedTraining, ScenePairs, SceneTraining, clear_pictures
+from dehaze_zoo.data.table import PairTable
 from dehaze_zoo.errors import ImageError, UsageError
 
 
@@ -56,7 +63,7 @@ class DehazingData(pl.LightningDataModule, ABC):
             loop = self.trainer.fit_loop  # type: ignore[attr-defined]
             done = loop.epoch_loop.batch_progress
             batches = 0 if done.is_last_batch else done.current.ready
-            sampler.start_at(loop.epoch_progress.current.processed, batches * self.batch_size)
+            sampler.start_at(loop.epoch_progress.current.processed, batches * self.batch_size)  # type: ignore[attr-defined]
         return self._loader(dataset, sampler, self.batch_size // ranks, persistent=self.num_workers > 0)
 
     def val_dataloader(self) -> DataLoader[Sample]:
@@ -95,7 +102,8 @@ class PairDataModule(DehazingData):
 
     ``root`` null is $DEHAZE_ZOO_DATA/<set>; ``hazy`` and ``clear``, two folders, stand in for it. ``val_crop``: pixels of the centre crop
     that validation takes (null: all). ``holdout``: where training and test pairs lie in the same folder, the share of the scenes, or the
-    list of them, that validation keeps for itself. ``augment``: see pairs.Augment.
+    list of them, that validation keeps for itself. ``augment``: see pairs.Augment. ``prepared``: folder of the manifests and packed
+    cache (null: .dehaze_zoo in the root); ``cache``: train from the packed pictures, packed anew where they are missing, stale or torn.
     """
 
     def __init__(
@@ -107,14 +115,39 @@ class PairDataModule(DehazingData):
         holdout: float | Sequence[Any] | None = None,
         val_crop: int | None = None,
         augment: Mapping[str, Any] | None = None,
+        prepared: str | None = None,
+        cache: bool = False,
         **shared: Any,
     ) -> None:
         super().__init__(**shared)
         self.set, self.root, self.hazy, self.clear, self.holdout = set, root, hazy, clear, holdout
-        self.val_crop, self.augment = val_crop, augment or {}
+        self.val_crop, self.augment, self.prepared, self.cache = val_crop, augment or {}, prepared, cache
+
+    def prepare_data(self) -> None:
+        if self.cache:  # in one process of a machine, before the others open it
+            self.packed()
 
     def training_set(self) -> TrainingPairs:
-        return TrainingPairs(self._train_and_val()[0], self.crop_size, Augment(**self.augment), self.seed)
+        table, cache = (self.training_table(), None) if not self.cache else self.packed()
+        return TrainingPairs(table, self.crop_size, Augment(**self.augment), self.seed, cache)
+
+    def training_table(self) -> PairTable:
+        """The pairs that train, in a form that costs a loader's workers nothing."""
+        found = self._found("train")
+        return PairTable.of(found.hazy, found.clear, self._train_and_val(found)[0])
+
+    def packed(self, whole: bool = False, watch: Watch = lambda done, total: None) -> tuple[PairTable, Cache]:
+        """The pairs that train and their cache; ``whole`` compares all of its checksums. Raises as cache.open_cache does."""
+        table = self.training_table()
+        cache, why = open_cache(self.home()[0] / f"{self.set}-train.cache", table, whole, watch)
+        if why:
+            rank_zero_info(f"{cache.path}: packed, {len(table.files())} pictures ({why})")
+        return table, cache
+
+    def home(self) -> tuple[Path, Path]:
+        """The folder of what `prepare` makes, and the one that its names are relative to."""
+        root = Path(self.hazy).parent if self.hazy is not None else find_root(self.set, self.root)
+        return (root / ".dehaze_zoo" if self.prepared is None else Path(self.prepared)), root
 
     def pairs(self, split: str) -> JudgedPairs:
         if split == "test":
@@ -126,14 +159,34 @@ class PairDataModule(DehazingData):
         return JudgedPairs(train) if split == "train" else JudgedPairs(val, self.val_crop)
 
     def _found(self, split: str) -> PairList:
+        """The pairs by the manifest, where there is one and no folder has changed since; else by the folders."""
+        home, root = self.home()
+        path = manifest_path(home, self.set, self.split_on_disk(split))
+        try:
+            table = read_manifest(path, root)
+            return PairList(table.hazy, table.clear, table)
+        except FileNotFoundError:
+            pass
+        except (TornError, StaleError) as error:
+            rank_zero_warn(f"{error}: the folders are searched instead. python -m dehaze_zoo.prepare makes it anew.")
+        return self.searched(split)
+
+    def searched(self, split: str) -> PairList:
+        """The pairs of a split as the folders have them now. Raises UsageError where there are none."""
         if (self.hazy is None) != (self.clear is None):
             raise UsageError("data.hazy and data.clear go together: give both folders, or data.root.")
         if self.hazy is not None and self.clear is not None:
             return pair_folders(self.hazy, self.clear)
         return find_pairs(self.set, find_root(self.set, self.root), split)
 
-    def _train_and_val(self) -> tuple[list[Pair], list[Pair]]:
-        train, val = self._found("train"), self._found("val")
+    def split_on_disk(self, split: str) -> str:
+        """Which split's files stand for it: all for two folders, test for a validation that the authors did not set aside."""
+        if self.hazy is not None or self.set not in LAYOUTS:
+            return "all"
+        return "test" if split == "val" and "val" not in LAYOUTS[self.set].splits else split
+
+    def _train_and_val(self, train: PairList | None = None) -> tuple[Sequence[Pair], Sequence[Pair]]:
+        train, val = train or self._found("train"), self._found("val")
         if train.hazy != val.hazy or (self.set in LAYOUTS and LAYOUTS[self.set].splits["train"].numbers):  # one folder, split by number
             return train.strict(), val.strict()
         if self.holdout is None:
@@ -225,6 +278,23 @@ class DegradedDataModule(SyntheticDataModule):
     def _haze(self) -> Degradation:
         drawn: dict[str, Any] = {name: tuple(value) if isinstance(value, Sequence) else value for name, value in self.degradation.items()}
         return Degradation(**drawn)
+
+
+class ClearDataModule(SyntheticDataModule):
+    """The user's clear pictures alone; see clear.py. Arguments as of SyntheticDataModule."""
+
+    def training_set(self) -> Dataset[Sample]:
+        return ClearTraining(self._files("train"), self.crop_size, Augment(**self.augment), self.seed)
+
+    def pairs(self, split: str) -> Dataset[Sample]:
+        return ClearPictures(self._files(split), self.val_crop if split == "val" else None)
+
+    def _files(self, split: str) -> list[Path]:
+        if self.clear is None:
+            raise UsageError("data=clear needs data.clear=DIR, a folder of clear pictures.")
+        if split not in ("train", "val", "test"):
+            raise UsageError(f"split={split}: must be train, val or test.")
+        return [path for path, _ in clear_pictures(self.clear, None, self.holdout)[split]]
 
 
 class _Guarded(Dataset[Any]):

@@ -48,12 +48,12 @@ class PairList:
 
     hazy: Path
     clear: Path
-    pairs: list[Pair]
+    pairs: Sequence[Pair]
     problems: list[Problem] = field(default_factory=list)
     lone: list[Path] = field(default_factory=list)
     """Clear pictures without a hazy one."""
 
-    def strict(self) -> list[Pair]:
+    def strict(self) -> Sequence[Pair]:
         """The pairs; UsageError naming up to three files where any hazy picture has no clear one."""
         if self.problems:
             names = ", ".join(problem.file.name for problem in self.problems[:3]) + (", ..." if len(self.problems) > 3 else "")
@@ -129,6 +129,11 @@ def find_pictures(set_name: str, root: str | os.PathLike[str]) -> list[Path]:
     return found
 
 
+def scene_of(picture: str | os.PathLike[str]) -> str:
+    """What a clear picture's name says of its scene: its stem without a last word _GT, _clear, ..."""
+    return _ROLE.sub("", os.path.splitext(os.path.basename(picture))[0])
+
+
 def number_of(scene: str) -> int:
     """The number that a scene's name begins with; -1 where it does not."""
     digits = re.match(r"\d+", scene)
@@ -181,10 +186,10 @@ def pair_folders(hazy: str | os.PathLike[str], clear: str | os.PathLike[str]) ->
         hazies, others = [p for p, role in roles.items() if role["hazy"]], [p for p, role in roles.items() if not role["hazy"]]
     clears: dict[str, Path] = {}
     for path in sorted(others, key=lambda p: (p.suffix.lower() != ".png", p)):  # of two with one stem the PNG, without loss
-        clears.setdefault(_ROLE.sub("", path.stem), path)
+        clears.setdefault(scene_of(path), path)
     pairs, problems = [], []
     for path in hazies:
-        scene = _ROLE.sub("", path.stem)
+        scene = scene_of(path)
         while scene not in clears and "_" in scene:
             scene = scene.rpartition("_")[0]
         if scene in clears:

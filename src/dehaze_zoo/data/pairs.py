@@ -12,11 +12,13 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from dehaze_zoo.data.cache import Cache
 from dehaze_zoo.data.images import read_rgb
 from dehaze_zoo.data.layouts import Pair, Problem
 from dehaze_zoo.data.samplers import Token, generator
 from dehaze_zoo.data.sets import BORDER
-from dehaze_zoo.data.windows import FileWindow
+from dehaze_zoo.data.table import PairTable
+from dehaze_zoo.data.windows import FileWindow, Window
 from dehaze_zoo.errors import ImageError, UsageError, near_misses
 
 Array = npt.NDArray[Any]
@@ -74,11 +76,12 @@ class Augment:
 class TrainingPairs(Dataset[Sample]):
     """Random crops of pairs, drawn by Tokens of an EpochSampler; nothing depends on which worker or rank reads them.
 
-    Pictures smaller than the crop are reflected at their right and bottom edge. Reading raises ImageError naming the file.
+    Pictures smaller than the crop are reflected at their right and bottom edge. ``cache``: of a PairTable's pictures, instead of their
+    files. Reading raises ImageError naming the file.
     """
 
-    def __init__(self, pairs: Sequence[Pair], crop_size: int, augment: Augment, seed: int) -> None:
-        self.pairs, self.crop_size, self.augment, self.seed = pairs, crop_size, augment, seed
+    def __init__(self, pairs: Sequence[Pair], crop_size: int, augment: Augment, seed: int, cache: Cache | None = None) -> None:
+        self.pairs, self.crop_size, self.augment, self.seed, self.cache = pairs, crop_size, augment, seed, cache
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -86,13 +89,19 @@ class TrainingPairs(Dataset[Sample]):
     def __getitem__(self, token: Token) -> Sample:
         pair, crop = self.pairs[token.element], self.crop_size
         rng = generator(self.seed, "augment", token.epoch, token.position)
-        hazy, clear = FileWindow(pair.hazy), FileWindow(pair.clear)
+        hazy, clear = self._windows(pair, token.element)
         height, width = hazy.size
         border = border_of(pair, hazy.size, clear.size)
         top, left = self.augment.window(max(height, crop), max(width, crop), crop, rng)
         crops = hazy.cut(top, left, crop, crop), clear.cut(top + border, left + border, min(height, crop), min(width, crop))
         turned = self.augment.turn([padded(picture, crop) for picture in crops], rng)
         return {"hazy": as_tensor(turned[0]), "clear": as_tensor(turned[1]), "name": pair.name}
+
+    def _windows(self, pair: Pair, element: int) -> tuple[Window, Window]:
+        if self.cache is None:
+            return FileWindow(pair.hazy), FileWindow(pair.clear)
+        assert isinstance(self.pairs, PairTable)
+        return self.cache.pair(self.pairs, element)
 
 
 class JudgedPairs(Dataset[Sample]):

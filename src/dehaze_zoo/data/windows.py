@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 import simplejpeg
-from isal import isal_zlib
+from isal import igzip_lib, isal_zlib
 
 from dehaze_zoo.data.decoder import PROBE
 from dehaze_zoo.data.images import bytes_of, read_bytes
@@ -93,7 +93,7 @@ def _png_rows(header: bytes, parts: list[bytes], width: int, bottom: int) -> Arr
     wanted = bottom * (3 * width + 1)
     try:
         raw = memoryview(isal_zlib.decompressobj().decompress(b"".join(parts), wanted))
-    except isal_zlib.error as error:
+    except igzip_lib.IsalError as error:
         raise ValueError("its compressed rows are damaged") from error
     if len(raw) != wanted:
         raise ValueError("rows are missing")
