@@ -208,7 +208,7 @@ def _handed_over(verb: str, cfg: DictConfig, overrides: list[str]) -> bool:
     _check_paths(cfg)
     run_dir = Path(cfg.run_dir).absolute()
     run_dir.mkdir(parents=True, exist_ok=True)
-    own = [text for text in overrides if not text.startswith(("launcher=", "launcher.", "run_dir=", "resume="))]
+    own = [text for text in overrides if not text.lstrip("+~").startswith(("launcher=", "launcher.", "run_dir=", "resume="))]
     resume = cfg.get("resume") or "auto"
     words = [*own, f"resume={resume if resume == 'auto' else _quoted(resume)}", f"run_dir={_quoted(str(run_dir))}"]
     print(launcher.hand_over(Job(command(verb, words), run_dir)))

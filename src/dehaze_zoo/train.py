@@ -32,7 +32,7 @@ def hold(cfg: DictConfig, run_dir: Path) -> Iterator[None]:
     if cfg.plan or cfg.replay:
         yield
         return
-    from dehaze_zoo.training.lock import held
+    from dehaze_zoo.lock import held
     from dehaze_zoo.training.runs import check_folder
 
     with held(run_dir):

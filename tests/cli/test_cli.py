@@ -156,9 +156,11 @@ def test_config_dir_adds_the_users_own_yaml(tree: Path) -> None:
 
 
 def test_a_sweep_is_checked_whole_before_its_first_job(tree: Path) -> None:
-    cli._check_sweep("try", ["model=alpha,beta"], [])
     with pytest.raises(UsageError, match="gamma"):
-        cli._check_sweep("try", ["model=alpha,gamma"], [])
+        cli.run_verb("try", lambda cfg, run_dir: cli.Outcome(), ["-m", "model=alpha,gamma"])
+    with pytest.raises(UsageError, match="sweep=optuna"):
+        cli.run_verb("try", lambda cfg, run_dir: cli.Outcome(), ["-m", "limits.size=interval(1,9)"])
+    assert not (tree / "outputs").exists()
 
 
 def test_a_message_comes_before_heavy_imports() -> None:

@@ -17,12 +17,12 @@ import tiny
 from dehaze_zoo.cli import launch, run_verb
 from dehaze_zoo.errors import UsageError
 from dehaze_zoo.train import hold, job
-from dehaze_zoo.training import lock
+from dehaze_zoo import lock
 
 OWNER = """
 import sys, time, multiprocessing
 from pathlib import Path
-from dehaze_zoo.training.lock import held
+from dehaze_zoo.lock import held
 with held(Path(sys.argv[1])):
     multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,)).start()  # a data worker, which outlives its master
     print("held", flush=True)

@@ -22,7 +22,7 @@ from dehaze_zoo.made import made
 from dehaze_zoo.networks.registry import build_model
 from dehaze_zoo.outcome import Outcome
 from dehaze_zoo.training.finite import replay
-from dehaze_zoo.training.lock import held
+from dehaze_zoo.lock import held
 from dehaze_zoo.training.loggers import MetricsTable
 from dehaze_zoo.training.module import DehazingModule, Term
 from dehaze_zoo.training.placement import Placement, place

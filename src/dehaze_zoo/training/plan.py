@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dehaze_zoo.errors import UsageError
-from dehaze_zoo.training.made import made
+from dehaze_zoo.made import made
 from dehaze_zoo.training.placement import place
 
 if TYPE_CHECKING:

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import OmegaConf
 
 from dehaze_zoo.errors import UsageError
-from dehaze_zoo.training.lock import owner
+from dehaze_zoo.lock import owner
 from dehaze_zoo.training.saving import FOLDER, sound_checkpoint
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-_NOT_THE_RECIPE = ("name", "run_dir", "resume", "logger", "data.num_workers", "plan", "verb", "launcher", "replay")
+_NOT_THE_RECIPE = ("name", "run_dir", "resume", "logger", "data.num_workers", "plan", "verb", "launcher", "sweep", "replay")
 _TIME = re.compile(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d")
 
 

@@ -1,0 +1,198 @@
+"""Sweeps: what they run, that nothing ends them, what they leave; and searches that go on."""
+
+from __future__ import annotations
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import tiny
+from dehaze_zoo import launchers, sweeping
+from dehaze_zoo.errors import UsageError
+from dehaze_zoo.launchers import Job, Local
+
+ENV = {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
+def table(folder: Path) -> list[dict[str, str]]:
+    with open(folder / "results.csv", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def sweep_of(*overrides: str, groups: dict[str, list[str]] | None = None) -> sweeping.Sweep:
+    return sweeping.Sweep("train", list(overrides), [], groups or {})
+
+
+def test_all_kinds_of_values_are_combined() -> None:
+    sweep = sweep_of("seed=0,1", "a.b=range(1,4)", "x=3", "launcher.parallel=2", "run_dir='r'")
+    assert sweep.shared == ["x=3"]
+    assert len(sweep.combinations()) == 6
+    assert sweep.combinations()[0] == {"seed": "0", "a.b": "1"}
+    globbed = sweep_of("model=glob(gunet_*,exclude=*_d)", groups={"model": ["gunet_t", "gunet_d", "ktdn"]})
+    assert globbed.combinations() == [{"model": "gunet_t"}]
+
+
+def test_a_jobs_command_is_its_own_whole_run(tmp_path: Path) -> None:
+    job = sweep_of("seed=0,1", "resume=auto", "x=3", "sweep.trials=2").job({"seed": "1"}, tmp_path / "it's", resume=True)
+    assert job.words[1:3] == ["-m", "dehaze_zoo.train"]
+    assert job.words[3:] == ["x=3", "resume=auto", "seed=1", "run_dir='" + str(tmp_path / "it").replace("'", "") + "\\'s'"]
+
+
+class Fake:
+    """A job that is a few lines of Python, at the place of a verb."""
+
+    def __init__(self, code: str) -> None:
+        self.code = code
+
+    def jobs(self, folder: Path, count: int) -> list[Job]:
+        return [Job([sys.executable, "-c", self.code, str(folder / str(i))], folder / str(i), {"seed": str(i)}) for i in range(count)]
+
+
+WRITES = """
+import json, pathlib, sys
+number = int(sys.argv[1][-1])
+assert number != 1
+pathlib.Path(sys.argv[1], "outcome.json").write_text(json.dumps({"psnr": number}))
+"""
+
+
+@pytest.mark.parametrize("name", ["local", "joblib", "ray"])
+def test_every_launcher_runs_all_jobs_though_one_fails(name: str, tmp_path: Path) -> None:
+    if name == "ray":
+        pytest.importorskip("ray")
+    launcher: Any = Local(parallel=2) if name == "local" else launchers.Joblib() if name == "joblib" else launchers.Ray()
+    codes: dict[str, int] = {}
+    rows = sweeping.Table(tmp_path)
+
+    def done(job: Job, code: int) -> None:
+        codes[job.folder.name] = code
+        rows.add(job, code)
+
+    sweeping.run_all(iter(Fake(WRITES).jobs(tmp_path, 3)), launcher, done=done)
+    assert codes == {"0": 0, "1": 1, "2": 0}
+    assert [(row["job"], row["exit"], row["seed"], row["psnr"]) for row in table(tmp_path)] == [
+        *[("0", "0", "0", "0"), ("1", "1", "1", ""), ("2", "0", "2", "2")]
+    ]
+
+
+def test_a_missing_package_is_named_with_its_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(package: str) -> Any:
+        raise ImportError(package)
+
+    monkeypatch.setattr(launchers, "import_module", missing)
+    for make, extra in ((launchers.Joblib, "joblib"), (launchers.Ray, "ray"), (sweeping.OptunaSearch, "sweep")):
+        with pytest.raises(UsageError, match=rf"dehaze-zoo\[{extra}\]"):
+            make()
+    with pytest.raises(UsageError, match=r"dehaze-zoo\[slurm\]"):
+        launchers.Slurm(cluster="local").start(Job([], Path("x")))
+
+
+TRAINER = """
+import csv, pathlib, sys, time, json
+from dehaze_zoo.lock import held
+words = dict(word.split("=", 1) for word in sys.argv[1:])
+folder = pathlib.Path(words["run_dir"].strip("'"))
+with held(folder):
+    with open(folder / "started", "a") as file: file.write("x")
+    value = -(float(words["model.optimizer.lr"]) - 0.5) ** 2
+    for epoch in range(4):
+        with open(folder / "metrics.csv", "w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerows([["epoch", "val/psnr"], *[[e, value * (4 - e)] for e in range(epoch + 1)]])
+        time.sleep(float(words["wait"]))
+    (folder / "outcome.json").write_text(json.dumps({"psnr": value}))
+"""
+SEARCHER = """
+import sys
+from pathlib import Path
+from dehaze_zoo import sweeping, launchers
+trainer, folder, trials, wait, prune = sys.argv[1:]
+sweeping.command = lambda verb, overrides: [sys.executable, trainer, *overrides]
+pruner = {"_target_": "optuna.pruners.ThresholdPruner", "lower": float(prune)} if prune else None
+search = sweeping.OptunaSearch(trials=int(trials), pruner=pruner)
+sweep = sweeping.Sweep("train", ["model.optimizer.lr=interval(0.0,1.0)", f"wait={wait}"], [], {})
+sys.exit(search.run(sweep, Path(folder), launchers.Local(parallel=2), 0))
+"""
+
+
+@pytest.fixture
+def searcher(tmp_path: Path) -> list[str]:
+    (tmp_path / "trainer.py").write_text(TRAINER)
+    (tmp_path / "searcher.py").write_text(SEARCHER)
+    return [sys.executable, str(tmp_path / "searcher.py"), str(tmp_path / "trainer.py"), str(tmp_path / "sweep")]
+
+
+def test_a_search_of_20_trials_that_is_killed_goes_on(searcher: list[str], tmp_path: Path) -> None:
+    pytest.importorskip("optuna")
+    process = subprocess.Popen([*searcher, "20", "0.05", ""], env=ENV, start_new_session=True)
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "sweep" / "8" / "started").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGKILL)  # with its jobs, as a power cut
+    process.wait()
+    finished = {row["job"] for row in table(tmp_path / "sweep")}
+    assert 1 <= len(finished) < 20
+    done = subprocess.run([*searcher, "20", "0", ""], env=ENV, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0, done.stderr
+    rows = table(tmp_path / "sweep")
+    assert [row["job"] for row in rows] == [str(i) for i in range(20)]
+    assert {row["exit"] for row in rows} == {"complete"}
+    assert len({row["model.optimizer.lr"] for row in rows}) == 20  # none drawn again
+    starts = {str(i): (tmp_path / "sweep" / str(i) / "started").read_text() for i in range(20)}
+    assert all(starts[job] == "x" for job in finished)  # those are not run again
+    assert any(started == "xx" for started in starts.values())  # those that were running are gone on with
+    best = max(rows, key=lambda row: float(row["psnr"]))
+    assert f"best: job {best['job']}" in done.stdout
+
+
+def test_a_hopeless_trial_is_stopped_on_the_way(searcher: list[str], tmp_path: Path) -> None:
+    pytest.importorskip("optuna")
+    done = subprocess.run([*searcher, "4", "0.5", "-0.02"], env=ENV, capture_output=True, text=True, timeout=100)
+    rows = table(tmp_path / "sweep")
+    pruned = [row for row in rows if row["exit"] == "pruned"]
+    assert done.returncode == 0, done.stderr
+    assert pruned
+    assert all((float(row["model.optimizer.lr"]) - 0.5) ** 2 * 4 > 0.02 for row in pruned)
+    assert all(row["psnr"] == "" for row in pruned)  # they did not come to their end
+
+
+def test_spaces_are_hydras_own_syntax() -> None:
+    optuna = pytest.importorskip("optuna")
+    search = sweeping.OptunaSearch()
+    words = {
+        "lr=tag(log,interval(1e-4,1e-2))": optuna.distributions.FloatDistribution(1e-4, 1e-2, log=True),
+        "n=interval(2,8)": optuna.distributions.IntDistribution(2, 8),
+        "b=range(8,33,8)": optuna.distributions.IntDistribution(8, 32, step=8),
+        "model=gunet_t,gunet_s": optuna.distributions.CategoricalDistribution(["gunet_t", "gunet_s"]),
+        "loss=choice([l1,ssim],mse)": optuna.distributions.CategoricalDistribution(["[l1,ssim]", "mse"]),
+    }
+    for text, distribution in words.items():
+        sweep = sweep_of(text)
+        assert search._distribution(sweep, sweep.swept[0]) == distribution
+    with pytest.raises(UsageError, match="nothing to search"):
+        search.run(sweep_of("x=1"), Path("unused"), Local(), 0)
+
+
+def test_two_jobs_of_two_ranks_each(tmp_path: Path) -> None:
+    words = tiny.overrides_of("model=aodnet", "trainer=ddp_cpu", "trainer.max_epochs=1", "seed=0,1")
+    done = subprocess.run(
+        [sys.executable, "-m", "dehaze_zoo.train", "-m", *words, f"run_dir={tmp_path / 'my sweep'}"],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env=ENV,
+    )
+    assert done.returncode == 0, done.stderr
+    rows = table(tmp_path / "my sweep")
+    assert [(row["job"], row["exit"], row["seed"]) for row in rows] == [("0", "0", "0"), ("1", "0", "1")]
+    assert all(float(row["psnr"]) > 0 for row in rows)
+    for job in ("0", "1"):
+        assert (tmp_path / "my sweep" / job / "checkpoints" / "last.ckpt").is_file()
+    assert rows[0]["psnr"] != rows[1]["psnr"]
