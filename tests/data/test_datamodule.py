@@ -169,6 +169,16 @@ def test_samples_do_not_depend_on_the_workers_and_change_with_the_epoch(tmp_path
     assert seen_by_a_trainer(tmp_path, 0, seed=1) != alone
 
 
+def test_a_trainer_is_shown_what_the_loader_alone_gives(tmp_path: Path) -> None:
+    """Crops travel as bytes and are finished where the network is; the cache changes nothing either."""
+    shown = seen_by_a_trainer(tmp_path, 0)[:8]
+    alone = PairDataModule(set="reside_indoor", root=str(tmp_path), **SHARED).train_dataloader()
+    assert [(name, sum_) for _, name, sum_ in shown] == [
+        (n, float(h.sum())) for b in alone for n, h in zip(b["name"], b["hazy"], strict=True)
+    ]
+    assert seen_by_a_trainer(tmp_path, 1, cache=True)[:8] == shown
+
+
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_bad_picture_ends_training_by_its_name(tmp_path: Path, workers: int) -> None:
     minis.reside_indoor(tmp_path)

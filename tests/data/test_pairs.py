@@ -3,14 +3,16 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
+from torch.utils.data import default_collate
 
 import data_minis as minis
 from dehaze_zoo.data.images import read_rgb
 from dehaze_zoo.data.layouts import Pair, Problem
-from dehaze_zoo.data.pairs import Augment, JudgedPairs, TrainingPairs, as_tensor, centre, padded, read_pair
+from dehaze_zoo.data.pairs import Augment, JudgedPairs, TrainingPairs, as_tensor, centre, collate_crops, finished, padded, read_pair
 from dehaze_zoo.data.samplers import Token, generator
 from dehaze_zoo.errors import ImageError, UsageError
 
@@ -73,6 +75,28 @@ def test_hazy_and_clear_are_cut_alike(tmp_path: Path) -> None:
         again = dataset[Token(0, position, 0)]
         assert torch.equal(again["hazy"], sample["hazy"])
     assert not torch.equal(dataset[Token(0, 0, 0)]["hazy"], dataset[Token(1, 0, 0)]["hazy"])
+
+
+@pytest.mark.parametrize("turns", ["gunet", "mprnet", "none"])
+@pytest.mark.parametrize("bits", [8, 16, "both"])
+def test_what_the_device_finishes_is_what_a_worker_would_give(tmp_path: Path, turns: str, bits: int | str) -> None:
+    """To the bit, for bytes, floats and batches of both, and where the crop is wider than the picture."""
+    pairs = [pair(tmp_path, (20, 33)), pair(tmp_path / "wide", (9, 40))]
+    for number in {8: (), 16: (0, 1), "both": (1,)}[bits]:  # type: ignore[index]
+        for path in (pairs[number].hazy, pairs[number].clear):
+            wide = np.random.default_rng(1).integers(0, 65536, read_rgb(path).shape, dtype=np.uint16)
+            cv2.imwrite(str(path), wide)
+    dataset = TrainingPairs(pairs, 16, Augment(turns=turns), seed=3)
+    tokens = [Token(0, position, position % 2) for position in range(24)]
+    plain = default_collate([dataset[token] for token in tokens])
+    dataset.raw = True
+    raw = collate_crops([dict(dataset[token]) for token in tokens])
+    assert raw["hazy"].dtype == (torch.uint8 if bits == 8 else torch.float32)
+    done = finished(raw)
+    assert done["name"] == plain["name"]
+    for key in ("hazy", "clear"):
+        assert torch.equal(done[key], plain[key])
+        assert done[key].is_contiguous()
 
 
 def test_small_pictures_are_reflected(tmp_path: Path) -> None:

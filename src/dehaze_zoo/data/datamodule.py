@@ -20,10 +20,11 @@ from dehaze_zoo.data.haze import Haze, Hazing
 from dehaze_zoo.data.layouts import LAYOUTS, Pair, PairList, find_pairs, find_root, hold_out, pair_folders
 from dehaze_zoo.data.manifest import StaleError, Watch, manifest_path, read_manifest
 from dehaze_zoo.data.packed import TornError
-from dehaze_zoo.data.pairs import Augment, JudgedPairs, Sample, TrainingPairs
+from dehaze_zoo.data.pairs import Augment, JudgedPairs, Sample, TrainingPairs, collate_crops, finished
 from dehaze_zoo.data.samplers import EpochSampler, ShardSampler
 from dehaze_zoo.data.synthetic import HazedPairs, HazedTraining, ScenePairs, SceneTraining, clear_pictures
 from dehaze_zoo.data.table import PairTable
+from dehaze_zoo.data.workers import set_up_worker
 from dehaze_zoo.errors import ImageError, UsageError
 
 
@@ -63,6 +64,8 @@ class DehazingData(pl.LightningDataModule, ABC):
             loop = self.trainer.fit_loop  # type: ignore[attr-defined]
             done = loop.epoch_loop.batch_progress
             batches = 0 if done.is_last_batch else done.current.ready
+            if isinstance(dataset, TrainingPairs):
+                dataset.raw = True  # on_after_batch_transfer, which Lightning calls, does the rest where the network is
             sampler.start_at(loop.epoch_progress.current.processed, batches * self.batch_size)  # type: ignore[attr-defined]
         return self._loader(dataset, sampler, self.batch_size // ranks, persistent=self.num_workers > 0)
 
@@ -77,6 +80,9 @@ class DehazingData(pl.LightningDataModule, ABC):
             raise batch
         return batch
 
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        return finished(batch) if isinstance(batch, dict) and "turn" in batch else batch
+
     def _judging(self, split: str) -> DataLoader[Sample]:
         dataset = self.pairs(split)
         return self._loader(dataset, ShardSampler(len(dataset), *self._ranks()), 1, persistent=False)  # type: ignore[arg-type]
@@ -90,7 +96,7 @@ class DehazingData(pl.LightningDataModule, ABC):
             persistent_workers=persistent,
             pin_memory=torch.cuda.is_available(),
             collate_fn=_collate,
-            worker_init_fn=_one_thread,
+            worker_init_fn=set_up_worker,
         )
 
     def _ranks(self) -> tuple[int, int]:
@@ -313,11 +319,6 @@ class _Guarded(Dataset[Any]):
             return error
 
 
-def _collate(samples: list[Sample | ImageError]) -> Any:
-    return next((sample for sample in samples if isinstance(sample, ImageError)), None) or default_collate(samples)
-
-
-def _one_thread(_: int) -> None:
-    import cv2
-
-    cv2.setNumThreads(0)  # the workers are the threads; OpenCV's own do not survive a fork
+def _collate(samples: list[Any]) -> Any:
+    error = next((sample for sample in samples if isinstance(sample, ImageError)), None)
+    return error or (collate_crops if "turn" in samples[0] else default_collate)(samples)

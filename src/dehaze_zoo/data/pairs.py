@@ -23,7 +23,10 @@ from dehaze_zoo.errors import ImageError, UsageError, near_misses
 
 Array = npt.NDArray[Any]
 
-_TURNS: dict[str, list[tuple[bool, bool, int]]] = {  # (upside down, mirrored, quarter turns), each as likely as the others
+Turn = tuple[bool, bool, int]
+"""Upside down, mirrored, quarter turns."""
+
+_TURNS: dict[str, list[Turn]] = {  # each as likely as the others
     "none": [(False, False, 0)],
     "flip": [(False, False, 0), (False, True, 0)],
     "gunet": [(False, mirrored, quarters) for mirrored in (False, True) for quarters in range(4)],
@@ -65,23 +68,34 @@ class Augment:
             return int(rng.integers(2)) * (side - crop)
         return int(rng.integers(side - crop + 1))
 
+    def draw(self, rng: np.random.Generator) -> Turn:
+        """How a sample is turned, each case as likely as the others."""
+        cases = _TURNS[self.turns]
+        return cases[rng.integers(len(cases))]
+
     def turn(self, pictures: Sequence[Array], rng: np.random.Generator) -> list[Array]:
         """(H, W, ...) arrays, all turned the same way."""
-        cases = _TURNS[self.turns]
-        upside_down, mirrored, quarters = cases[rng.integers(len(cases))]
-        rows, columns = -1 if upside_down else 1, -1 if mirrored else 1
-        return [np.rot90(picture[::rows, ::columns], quarters) for picture in pictures]
+        turn = self.draw(rng)
+        return [turned(picture, turn) for picture in pictures]
+
+
+def turned(picture: Array, turn: Turn) -> Array:
+    """An (H, W, ...) array mirrored upside down or not, then left to right or not, then turned by quarters against the clock."""
+    upside_down, mirrored, quarters = turn
+    return np.rot90(picture[:: -1 if upside_down else 1, :: -1 if mirrored else 1], quarters)
 
 
 class TrainingPairs(Dataset[Sample]):
     """Random crops of pairs, drawn by Tokens of an EpochSampler; nothing depends on which worker or rank reads them.
 
     Pictures smaller than the crop are reflected at their right and bottom edge. ``cache``: of a PairTable's pictures, instead of their
-    files. Reading raises ImageError naming the file.
+    files. ``raw``: samples are left as crops of bytes, (h, w, 3), and their Turn; collate_crops and finished, on the device, make of them
+    what they would be otherwise, to the bit, and a quarter of the bytes travels. Reading raises ImageError naming the file.
     """
 
     def __init__(self, pairs: Sequence[Pair], crop_size: int, augment: Augment, seed: int, cache: Cache | None = None) -> None:
         self.pairs, self.crop_size, self.augment, self.seed, self.cache = pairs, crop_size, augment, seed, cache
+        self.raw = False
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -94,8 +108,12 @@ class TrainingPairs(Dataset[Sample]):
         border = border_of(pair, hazy.size, clear.size)
         top, left = self.augment.window(max(height, crop), max(width, crop), crop, rng)
         crops = hazy.cut(top, left, crop, crop), clear.cut(top + border, left + border, min(height, crop), min(width, crop))
-        turned = self.augment.turn([padded(picture, crop) for picture in crops], rng)
-        return {"hazy": as_tensor(turned[0]), "clear": as_tensor(turned[1]), "name": pair.name}
+        whole = [padded(picture, crop) for picture in crops]
+        turn = self.augment.draw(rng)
+        if self.raw:
+            hazy_crop, clear_crop = (torch.from_numpy(picture.copy()) for picture in whole)
+            return {"hazy": hazy_crop, "clear": clear_crop, "name": pair.name, "turn": turn}  # type: ignore[typeddict-unknown-key]
+        return {"hazy": as_tensor(turned(whole[0], turn)), "clear": as_tensor(turned(whole[1], turn)), "name": pair.name}
 
     def _windows(self, pair: Pair, element: int) -> tuple[Window, Window]:
         if self.cache is None:
@@ -163,3 +181,37 @@ def as_tensor(picture: Array) -> Tensor:
     """(H, W, 3), uint8 or float in [0, 1], as float32 (3, H, W) in [0, 1]."""
     channels = np.ascontiguousarray(picture.transpose(2, 0, 1))
     return torch.from_numpy(channels.astype(np.float32) / np.float32(255) if channels.dtype == np.uint8 else channels)
+
+
+def collate_crops(samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Raw samples as a batch: (B, h, w, 3), bytes where all of them are; turns and names as lists."""
+    batch: dict[str, Any] = {key: [sample[key] for sample in samples] for key in ("name", "turn")}
+    for key in ("hazy", "clear"):
+        crops = [sample[key] for sample in samples]
+        mixed = len({crop.dtype for crop in crops}) > 1  # some of the files hold 16 bits
+        batch[key] = torch.stack([_as_float(crop) if mixed else crop for crop in crops])
+    return batch
+
+
+def finished(batch: dict[str, Any]) -> dict[str, Any]:
+    """A raw batch, on any device, turned and as float32 (B, 3, h, w) in [0, 1]: equal to the bit to samples that are not raw."""
+    numbers: dict[Turn, list[int]] = {}
+    for number, turn in enumerate(batch["turn"]):
+        numbers.setdefault(turn, []).append(number)
+    done: dict[str, Any] = {"name": batch["name"]}
+    for key in ("hazy", "clear"):
+        crops = _as_float(batch[key].permute(0, 3, 1, 2))
+        pictures = torch.empty(crops.shape, device=crops.device)
+        for (upside_down, mirrored, quarters), which in numbers.items():
+            axes = [axis for axis, wanted in ((2, upside_down), (3, mirrored)) if wanted]
+            pictures[which] = torch.rot90(crops[which].flip(axes), quarters, (2, 3))
+        done[key] = pictures
+    return done
+
+
+def _as_float(crops: Tensor) -> Tensor:
+    if crops.dtype != torch.uint8:
+        return crops
+    return crops.float() / torch.full(
+        (), 255.0, device=crops.device
+    )  # a tensor: by a plain number CUDA multiplies with 1/255, which rounds otherwise

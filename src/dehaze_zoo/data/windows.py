@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import os
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -93,7 +93,7 @@ def _png_rows(header: bytes, parts: list[bytes], width: int, bottom: int) -> Arr
     wanted = bottom * (3 * width + 1)
     try:
         raw = memoryview(isal_zlib.decompressobj().decompress(b"".join(parts), wanted))
-    except igzip_lib.IsalError as error:
+    except igzip_lib.IsalError as error:  # type: ignore[misc]  # declared as an instance
         raise ValueError("its compressed rows are damaged") from error
     if len(raw) != wanted:
         raise ValueError("rows are missing")
@@ -103,12 +103,15 @@ def _png_rows(header: bytes, parts: list[bytes], width: int, bottom: int) -> Arr
         stored += [struct.pack("<BHH", start + 65535 >= wanted, len(block), len(block) ^ 0xFFFF), block]
     stored.append(struct.pack(">I", isal_zlib.adler32(raw)))
     head = header[:4] + struct.pack(">I", bottom) + header[8:]
-    picture = _PNG + _chunk(b"IHDR", head) + _chunk(b"IDAT", b"".join(stored)) + _chunk(b"IEND", b"")
+    picture = b"".join((_PNG, *_chunk(b"IHDR", head), *_chunk(b"IDAT", *stored), *_chunk(b"IEND", b"")))  # copied once: it is large
     return _opened(cv2.imdecode(np.frombuffer(picture, np.uint8), cv2.IMREAD_COLOR_RGB))
 
 
-def _chunk(name: bytes, body: bytes) -> bytes:
-    return b"".join((struct.pack(">I", len(body)), name, body, struct.pack(">I", isal_zlib.crc32(body, isal_zlib.crc32(name)))))
+def _chunk(name: bytes, *parts: bytes | memoryview) -> Iterator[bytes | memoryview]:
+    yield struct.pack(">I", sum(map(len, parts)))
+    yield name
+    yield from parts
+    yield struct.pack(">I", functools.reduce(lambda checksum, part: isal_zlib.crc32(part, checksum), parts, isal_zlib.crc32(name)))
 
 
 def _opened(rows: Array | None) -> Array:
