@@ -17,7 +17,7 @@ from dehaze_zoo.data.degradation import Degradation, DegradedPairs, DegradedTrai
 from dehaze_zoo.data.haze import scatter
 from dehaze_zoo.data.samplers import Token
 from dehaze_zoo.errors import ImageError, UsageError
-from dehaze_zoo.training.made import made
+from dehaze_zoo.made import made
 
 OFF: dict[str, Any] = {
     "beta": (0.0, 0.0),
@@ -214,3 +214,23 @@ def test_bad_depth_is_named(photos: Path) -> None:
     for name, why in (("small.npy", "differ in size: 5x5 and 100x80"), ("flat.npy", "same value everywhere")):
         with pytest.raises(ImageError, match=why):
             DegradedPairs([(picture, photos / name)], Degradation())[0]
+
+
+def test_clear_pictures_are_their_own_partners(photos: Path) -> None:
+    few = [
+        "data.crop_size=96",
+        "data.batch_size=2",
+        "data.samples_per_epoch=4",
+        "data.num_workers=0",
+        "data.holdout=0.25",
+        "data.val_crop=64",
+    ]
+    own = made(compose("train", ["data=clear", *few, f"data.clear='{photos / 'clear'}'"]).data)
+    batch = next(iter(own.train_dataloader()))
+    assert batch["clear"].shape == (2, 3, 96, 96)  # larger than the pictures are high
+    assert torch.equal(batch["hazy"], batch["clear"])
+    again = next(iter(own.train_dataloader()))
+    assert torch.equal(again["clear"], batch["clear"])
+    assert next(iter(own.val_dataloader()))["clear"].shape == (1, 3, 64, 64)
+    with pytest.raises(UsageError, match="a folder of clear"):
+        made(compose("train", ["data=clear", *few]).data).train_dataloader()

@@ -16,7 +16,7 @@ from dehaze_zoo.checkpoints.writing import write_safetensors
 from dehaze_zoo.cli import run_verb
 from dehaze_zoo.data.images import read_picture
 from dehaze_zoo.errors import UsageError
-from dehaze_zoo.inference.alpha import alpha_strip, use_alpha
+from dehaze_zoo.inference.alpha import picture_strip, use_alpha
 from dehaze_zoo.networks.registry import build_model
 from dehaze_zoo.networks.ridcp import RIDCP
 
@@ -88,7 +88,7 @@ def test_several_make_a_strip_and_leave_the_result_alone(desk: Path, tmp_path: P
 def test_a_strip_puts_alpha_back(desk: Path) -> None:
     net = network()
     assert use_alpha(net, [0, 7]) == [0, 7]
-    alpha_strip(net, read_picture(desk / "in" / "a.png"), [0, 7])
+    picture_strip(net, read_picture(desk / "in" / "a.png"), [0, 7])
     assert net.quantiser.alpha == 3
     assert use_alpha(net, 7) == []
     assert net.quantiser.alpha == 7

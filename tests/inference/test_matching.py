@@ -93,7 +93,7 @@ def test_the_search_counts_what_the_network_itself_would_choose(networks: tuple[
 def words(desk: Path, *more: str, **replaced: Any) -> list[str]:
     own = {"checkpoint": desk / "stage2.ckpt", "stage1": desk / "stage1.safetensors", "clear": desk / "clear", "hazy": desk / "hazy"}
     own |= replaced
-    return ["trainer=cpu", "highest=40", "step=10", *(f"{key}={value}" for key, value in own.items() if value is not None), *more]
+    return ["trainer=cpu", "highest=40", "step=10", "shown=0", *(f"{key}={value}" for key, value in own.items() if value is not None), *more]
 
 
 def test_the_verb_leaves_weights_figures_and_a_report(desk: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -102,7 +102,7 @@ def test_the_verb_leaves_weights_figures_and_a_report(desk: Path, tmp_path: Path
         (tmp_path / "hazy" / path.name).write_bytes(path.read_bytes())
     (tmp_path / "hazy" / "torn.png").write_bytes((desk / "hazy" / "0.png").read_bytes()[:60])
     out = tmp_path / "out"
-    assert run_verb("ridcp_matching", ridcp_matching.job, words(desk, f"run_dir={out}", hazy=tmp_path / "hazy")) == 1  # a picture was torn
+    assert run_verb("ridcp_matching", ridcp_matching.job, words(desk, f"run_dir={out}", "shown=2", "strip=[0,20]", hazy=tmp_path / "hazy")) == 1  # a picture was torn
     report = json.loads((out / "report.json").read_text())
     assert [entry["file"] for entry in report["failed"]] == [str(tmp_path / "hazy" / "torn.png")]
     assert [point["alpha"] for point in report["curve"]] == [0, 10, 20, 30, 40]
@@ -117,6 +117,10 @@ def test_the_verb_leaves_weights_figures_and_a_report(desk: Path, tmp_path: Path
     assert vector["frequency_gap"].any()
     for name in ("kl_curve", "codes_used"):
         assert np.asarray(Image.open(out / f"{name}.png")).std() > 5
+    strips = sorted(path.name for path in out.glob("*_alpha.png"))
+    assert strips == ["0_alpha.png", "1_alpha.png"]
+    with Image.open(out / "0_alpha.png") as strip:
+        assert strip.size == (3 * 56 + 4 * 4, 40 + 18 + 8)  # hazy and two alphas
     assert "alpha=[0,7,14,21,28]" in capsys.readouterr().out
     # Joined to the bare checkpoint again, they are the same.
     joined = tmp_path / "joined"

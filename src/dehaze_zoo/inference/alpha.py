@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,7 @@ import numpy.typing as npt
 from torch import nn
 
 from dehaze_zoo.data.grid import picture_grid
-from dehaze_zoo.data.images import Picture
+from dehaze_zoo.data.images import Floats, Picture
 from dehaze_zoo.errors import UsageError
 from dehaze_zoo.inference.tiling import restore_picture
 from dehaze_zoo.networks.blocks.quantiser import MatchingQuantiser
@@ -41,18 +41,25 @@ def use_alpha(network: nn.Module, alpha: Any) -> list[float]:
     return []
 
 
-def alpha_strip(network: nn.Module, picture: Picture, alphas: Sequence[float], side: int | None = None) -> npt.NDArray[np.uint8]:
-    """Hazy and restored at each alpha side by side, labelled: (H, W, 3). ``side``: of tiles, None for the whole picture at once."""
+def alpha_strip(network: nn.Module, hazy: Floats, alphas: Sequence[float], restore: Callable[[], Floats]) -> npt.NDArray[np.uint8]:
+    """Hazy (H, W, 3) in [0, 1] and what ``restore`` makes of it at each alpha side by side, labelled: (H, W, 3)."""
     quantiser = _quantiser(network)
     own = float(quantiser.alpha)
-    row = [("hazy", _rgb(picture.colours, picture.bits))]
+    row = [("hazy", hazy)]
     try:
         for alpha in alphas:
             quantiser.alpha.fill_(alpha)
-            row.append((f"alpha {alpha:g}", _rgb(restore_picture(network, picture, side), picture.bits)))
+            row.append((f"alpha {alpha:g}", restore()))
     finally:
         quantiser.alpha.fill_(own)
     return picture_grid([row], widest=WIDEST)
+
+
+def picture_strip(network: nn.Module, picture: Picture, alphas: Sequence[float], side: int | None = None) -> npt.NDArray[np.uint8]:
+    """``alpha_strip`` of a stored picture, in tiles of ``side`` pixels (None: whole)."""
+    return alpha_strip(
+        network, _rgb(picture.colours, picture.bits), alphas, lambda: _rgb(restore_picture(network, picture, side), picture.bits)
+    )
 
 
 def _quantiser(network: nn.Module) -> MatchingQuantiser:
@@ -62,5 +69,5 @@ def _quantiser(network: nn.Module) -> MatchingQuantiser:
     return found
 
 
-def _rgb(stored: npt.NDArray[Any], bits: int) -> npt.NDArray[np.float32]:
+def _rgb(stored: npt.NDArray[Any], bits: int) -> Floats:
     return np.asarray((stored / np.float32(2**bits - 1)).repeat(3 // stored.shape[2], 2), np.float32)

@@ -6,6 +6,7 @@ import io
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,11 +18,12 @@ from torch import Tensor, nn
 from dehaze_zoo.checkpoints.create import create_model
 from dehaze_zoo.checkpoints.reading import read_object, read_state_dict
 from dehaze_zoo.checkpoints.writing import write_safetensors
-from dehaze_zoo.data.images import read_rgb, write_aside
+from dehaze_zoo.data.images import read_rgb, write_aside, write_picture
 from dehaze_zoo.data.layouts import pictures
 from dehaze_zoo.errors import ImageError, UsageError
+from dehaze_zoo.inference.alpha import alpha_strip
 from dehaze_zoo.inference.reporting import failure, progress_bar, say_failures, write_json
-from dehaze_zoo.inference.restore import choose_device
+from dehaze_zoo.inference.restore import choose_device, restore_pixels
 from dehaze_zoo.networks.blocks.quantiser import code_use
 from dehaze_zoo.networks.ridcp import PUBLISHED_ALPHA, RIDCP, VQGAN, design_of, extend
 from dehaze_zoo.outcome import Outcome
@@ -125,8 +127,8 @@ def match(clear: Features, hazy: Features, alphas: Sequence[float]) -> Matching:
 def acquire(cfg: DictConfig, run_dir: Path) -> Outcome:
     """The verb: matching weights and alpha for ``cfg.checkpoint``, from pictures or from a stored vector (``cfg.matching``).
 
-    Leaves in ``cfg.output`` <model>_matched.safetensors (the network with them), matching.safetensors (them alone), report.json, and
-    kl_curve.png and codes_used.png. Raises UsageError for wrong settings.
+    Leaves in ``cfg.output`` <model>_matched.safetensors (the network with them), matching.safetensors (them alone), report.json,
+    kl_curve.png, codes_used.png and strips of hazy pictures at several alphas. Raises UsageError for wrong settings.
     """
     output, name = Path(cfg.output), str(cfg.model.network.name)
     network, design = _load(cfg)
@@ -149,6 +151,8 @@ def acquire(cfg: DictConfig, run_dir: Path) -> Outcome:
     network.set_matching(gap.to(network.quantiser.frequency_gap.device), alpha)
     target = output / f"{name}_matched.safetensors"
     write_safetensors(network, target, name, design)
+    if cfg.matching is None:
+        _strips(network, hazy, cfg.shown, [*cfg.strip], output)
     _write_vector(output / "matching.safetensors", network)
     write_json(output / "report.json", {"model": name, "alpha": alpha, **report})
     say_failures(failed)
@@ -235,6 +239,14 @@ def _read(path: Path, longest: int) -> Tensor:
     image = torch.from_numpy(np.ascontiguousarray(pixels, dtype=np.float32)).permute(2, 0, 1)[None]
     scale = longest / max(image.shape[-2:])
     return nn.functional.interpolate(image, scale_factor=scale, mode="bilinear", antialias=True) if scale < 1 else image
+
+
+def _strips(network: RIDCP, hazy: Features, shown: int, alphas: list[float], output: Path) -> None:
+    """<stem>_alpha.png of the first hazy pictures, at the size at which they were counted."""
+    bad = {entry["file"] for entry in hazy.failed}
+    for path in [path for path in hazy.files if str(path) not in bad][:shown]:
+        pixels = _read(path, hazy.longest)[0].clamp(0, 1).permute(1, 2, 0).numpy()
+        write_picture(output / f"{path.stem}_alpha.png", alpha_strip(network, pixels, alphas, partial(restore_pixels, network, pixels)))
 
 
 def _report(found: Matching) -> dict[str, Any]:

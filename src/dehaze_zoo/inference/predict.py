@@ -16,7 +16,7 @@ from rich.markup import escape
 from dehaze_zoo.data.grid import picture_grid
 from dehaze_zoo.data.images import MAX_PIXELS, SUFFIXES, Array, Picture, encode_picture, read_picture, write_picture
 from dehaze_zoo.errors import ImageError, UsageError
-from dehaze_zoo.inference.alpha import alpha_strip, use_alpha
+from dehaze_zoo.inference.alpha import picture_strip, use_alpha
 from dehaze_zoo.inference.deploy import Form, deploy
 from dehaze_zoo.inference.reporting import ahead, failure, progress_bar, say_failures, write_json
 from dehaze_zoo.inference.restore import choose_device, load_network
@@ -158,7 +158,7 @@ def restore_files(run: Run, files: Sequence[Path], root: Path, done: Done) -> No
                 beside = _beside(place, taken, "compare") if run.compare else None
                 pending.append((path, writer.submit(_write, run, place, picture, restored, beside)))
                 if run.alphas:
-                    strip = alpha_strip(run.form.plain, picture, run.alphas, tile_side(run.form.plain, picture.size, run.tile))
+                    strip = picture_strip(run.form.plain, picture, run.alphas, tile_side(run.form.plain, picture.size, run.tile))
                     pending.append((path, writer.submit(write_picture, run.output / _beside(place, taken, "alpha"), strip)))
                 del picture, restored
             except Exception as error:  # whatever one picture does to a decoder or a network, the others go on
