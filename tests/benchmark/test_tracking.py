@@ -59,6 +59,7 @@ def test_an_offline_run_holds_the_tables_the_pictures_and_the_weights(tmp_path: 
     code, rows = run(tmp_path / "run", *words)
     assert code == 0
     assert "wandb sync" in capsys.readouterr().out
+    wandb.teardown()  # its service process writes the last of the log as it ends
     (folder,) = (tmp_path / "run" / "wandb").glob("offline-run-*")
     found = records(next(folder.glob("*.wandb")))
     (started,) = (record.run for record in found if record.WhichOneof("record_type") == "run")
