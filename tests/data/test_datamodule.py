@@ -130,6 +130,23 @@ def test_impossible_batches(monkeypatch: pytest.MonkeyPatch) -> None:
         SyntheticDataModule(**{**SHARED, "batch_size": 0}).train_dataloader()
 
 
+def test_a_mix_trains_by_weight_and_judges_all(tmp_path: Path) -> None:
+    minis.reside_outdoor(tmp_path)
+    roots = [f"data.sets.{name}.root='{tmp_path}'" for name in ("reside_indoor", "reside_outdoor")]
+    data = configured("data=mixed", "data.samples_per_epoch=16", "data.weights.reside_outdoor=3", *roots)
+    names = [name for batch in data.train_dataloader() for name in batch["name"]]
+    assert sum(name.startswith("part") for name in names) == 12
+    judged = [batch["name"][0] for batch in data.test_dataloader()]
+    assert len(judged) == 8
+    assert {name.split("/")[0] for name in judged} == {"reside_indoor", "reside_outdoor"}
+    added = configured(
+        "data=mixed", "+data@data.sets.synthetic=synthetic", "+data.weights.synthetic=1", "data.weights.reside_outdoor=0", *roots
+    )
+    assert {sample["hazy"].shape for sample in added.train_dataloader()} == {(4, 3, 16, 16)}
+    with pytest.raises(UsageError, match="one at least is above 0"):
+        configured("data=mixed", "data.weights.reside_indoor=0", "data.weights.reside_outdoor=0").training_set()
+
+
 class Looks(pl.LightningModule):
     """Trains nothing; keeps what it was shown."""
 

@@ -4,7 +4,7 @@ from collections import Counter
 
 import pytest
 
-from dehaze_zoo.data.samplers import EpochSampler, ShardSampler, Token
+from dehaze_zoo.data.samplers import EpochSampler, MixedSampler, ShardSampler, Token
 
 
 def epoch(length: int, samples: int, ranks: int = 1, seed: int = 0, number: int = 0) -> list[Token]:
@@ -71,3 +71,43 @@ def test_judging_deals_every_element_once() -> None:
 def test_nothing_to_sample() -> None:
     with pytest.raises(ValueError, match="nothing to sample"):
         EpochSampler(0, 5, 0)
+
+
+def mixed(samples: int, ranks: int = 1, number: int = 0, weights: tuple[float, ...] = (2, 1, 0)) -> list[Token]:
+    tokens = []
+    for rank in range(ranks):
+        sampler = MixedSampler([10, 4, 7], weights, samples, 0, rank, ranks)
+        sampler.set_epoch(number)
+        tokens += list(sampler)
+    return tokens
+
+
+@pytest.mark.parametrize("samples", [48, 50, 1, 9])
+def test_sets_are_mixed_by_weight_in_every_epoch(samples: int) -> None:
+    for number in range(3):
+        tokens = mixed(samples, number=number)
+        shares = Counter(0 if token.element < 10 else 1 if token.element < 14 else 2 for token in tokens)
+        assert abs(shares[0] - samples * 2 / 3) <= 0.5
+        assert shares[2] == 0
+        for first, length in ((0, 10), (10, 4)):
+            own = [token.element for token in tokens if first <= token.element < first + length]
+            for start in range(0, len(own) - length + 1, length):
+                assert sorted(own[start : start + length]) == list(range(first, first + length))  # whole permutations
+    assert mixed(48, number=0) != mixed(48, number=1)
+
+
+def test_a_mix_is_the_same_for_any_number_of_ranks_and_from_its_midst() -> None:
+    one = mixed(48)
+    for ranks in (2, 8):
+        assert sorted(mixed(48, ranks)) == one
+    sampler = MixedSampler([10, 4, 7], (2, 1, 0), 48, 0, 1, 2)
+    sampler.start_at(0, 16)
+    assert list(sampler) == one[17::2]
+
+
+@pytest.mark.parametrize("weights", [(0, 0, 0), (1, -1, 1), (1, 1)])
+def test_impossible_weights(weights: tuple[float, ...]) -> None:
+    with pytest.raises(ValueError, match="weights"):
+        mixed(4, weights=weights)
+    with pytest.raises(ValueError, match="nothing to sample"):
+        MixedSampler([0, 3], (1, 1), 4, 0)

@@ -19,9 +19,10 @@ from dehaze_zoo.data.degradation import Degradation, DegradedPairs, DegradedTrai
 from dehaze_zoo.data.haze import Haze, Hazing
 from dehaze_zoo.data.layouts import LAYOUTS, Pair, PairList, find_pairs, find_root, hold_out, pair_folders
 from dehaze_zoo.data.manifest import StaleError, Watch, manifest_path, read_manifest
+from dehaze_zoo.data.mixed import MixedTraining, NamedSets
 from dehaze_zoo.data.packed import TornError
 from dehaze_zoo.data.pairs import Augment, JudgedPairs, Sample, TrainingPairs, collate_crops, finished
-from dehaze_zoo.data.samplers import EpochSampler, ShardSampler
+from dehaze_zoo.data.samplers import EpochSampler, MixedSampler, ShardSampler
 from dehaze_zoo.data.synthetic import HazedPairs, HazedTraining, ScenePairs, SceneTraining, clear_pictures
 from dehaze_zoo.data.table import PairTable
 from dehaze_zoo.data.workers import set_up_worker
@@ -58,7 +59,7 @@ class DehazingData(pl.LightningDataModule, ABC):
                 f"over all {ranks} rank(s).\nThe batch must be a multiple of {ranks}; the epoch at least {ranks}, the crop at least 1."
             )
         full = self.samples_per_epoch // self.batch_size * self.batch_size
-        sampler = EpochSampler(len(dataset), full or self.samples_per_epoch, self.seed, rank, ranks)  # type: ignore[arg-type]
+        sampler = self.sampler(dataset, full or self.samples_per_epoch, rank, ranks)
         if self.trainer is not None:
             # Lightning sets this same epoch, but on a resume only after the workers have begun to fetch; the position it leaves to us.
             loop = self.trainer.fit_loop  # type: ignore[attr-defined]
@@ -68,6 +69,10 @@ class DehazingData(pl.LightningDataModule, ABC):
                 dataset.raw = True  # on_after_batch_transfer, which Lightning calls, does the rest where the network is
             sampler.start_at(loop.epoch_progress.current.processed, batches * self.batch_size)  # type: ignore[attr-defined]
         return self._loader(dataset, sampler, self.batch_size // ranks, persistent=self.num_workers > 0)
+
+    def sampler(self, dataset: Dataset[Sample], samples: int, rank: int, ranks: int) -> EpochSampler:
+        """What draws an epoch of ``samples`` from the training set."""
+        return EpochSampler(len(dataset), samples, self.seed, rank, ranks)  # type: ignore[arg-type]
 
     def val_dataloader(self) -> DataLoader[Sample]:
         return self._judging("val")
@@ -201,6 +206,42 @@ class PairDataModule(DehazingData):
                 "Give data.root the folder above train/ and test/, or use data=folder, which holds scenes out for validation."
             )
         return hold_out(train.strict(), self.holdout if isinstance(self.holdout, (int, float)) else [*self.holdout])
+
+
+class MixedDataModule(DehazingData):
+    """Several sets in one training: each sample is of ``sets[name]`` with the share ``weights[name]`` (0 leaves a set out).
+
+    Batch, epoch, crop and seed are this module's; all else, its augmentation too, is each set's own. Validation and test go through all
+    of them, names led by the set's. Raises UsageError for weights of other sets, below 0 or all 0.
+    """
+
+    def __init__(self, sets: Mapping[str, DehazingData], weights: Mapping[str, float], set: str = "mixed", **shared: Any) -> None:
+        super().__init__(**shared)
+        self.set, self.sets, self.weights = set, sets, weights
+        for module in sets.values():
+            module.batch_size, module.samples_per_epoch = self.batch_size, self.samples_per_epoch
+            module.crop_size, module.seed = self.crop_size, self.seed
+
+    def chosen(self) -> dict[str, DehazingData]:
+        """The sets with a weight above 0."""
+        if {*self.weights} != {*self.sets} or min(self.weights.values(), default=0) < 0 or not any(self.weights.values()):
+            said = f"data.weights={dict(self.weights)}, data.sets: {', '.join(self.sets)}"
+            raise UsageError(f"{said}.\nEach set has one weight, 0 or more, and one at least is above 0.")
+        return {name: module for name, module in self.sets.items() if self.weights[name]}
+
+    def prepare_data(self) -> None:
+        for module in self.chosen().values():
+            module.prepare_data()
+
+    def training_set(self) -> Dataset[Sample]:
+        return MixedTraining([module.training_set() for module in self.chosen().values()])
+
+    def sampler(self, dataset: Dataset[Sample], samples: int, rank: int, ranks: int) -> EpochSampler:
+        assert isinstance(dataset, MixedTraining)
+        return MixedSampler(dataset.lengths, [float(self.weights[name]) for name in self.chosen()], samples, self.seed, rank, ranks)
+
+    def pairs(self, split: str) -> Dataset[Sample]:
+        return NamedSets({name: module.pairs(split) for name, module in self.chosen().items()})
 
 
 class SyntheticDataModule(DehazingData):

@@ -3,8 +3,9 @@ that would have to be saved: everything follows from (seed, epoch, position)."""
 
 from __future__ import annotations
 
+import itertools
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -48,16 +49,47 @@ class EpochSampler(Sampler[Token]):
 
     def __iter__(self) -> Iterator[Token]:
         start = self._start[1] if self._start[0] == self.epoch else 0
-        n, round_, order = self.length_of_set, -1, np.empty(0, dtype=np.int64)
-        for position in range(start + self.rank, self.samples_per_epoch, self.world_size):
-            if position // n != round_:
-                round_ = position // n
-                order = generator(self.seed, "order", self.epoch, round_).permutation(n)
-            yield Token(self.epoch, position, int(order[position % n]))
+        whole = zip(range(self.samples_per_epoch), self.elements(), strict=False)
+        for position, element in itertools.islice(whole, start + self.rank, None, self.world_size):
+            yield Token(self.epoch, position, element)
+
+    def elements(self) -> Iterator[int]:
+        """The element at each position of the epoch."""
+        for round_ in itertools.count():
+            yield from map(int, generator(self.seed, "order", self.epoch, round_).permutation(self.length_of_set))
 
     def __len__(self) -> int:
         """Of the whole epoch on this rank, also where it starts in its midst."""
         return len(range(self.rank, self.samples_per_epoch, self.world_size))
+
+
+class MixedSampler(EpochSampler):
+    """An epoch of samples of several sets, each with its share of ``weights``; elements count through all sets, one after another.
+
+    The shares are met to a sample in every epoch, at positions drawn anew; each set goes through whole permutations of its own.
+    Raises ValueError for an empty set with a weight, or weights that are not positive numbers for at least one set.
+    """
+
+    def __init__(
+        self, lengths: Sequence[int], weights: Sequence[float], samples_per_epoch: int, seed: int, rank: int = 0, world_size: int = 1
+    ) -> None:
+        if not any(weights) or min(weights) < 0 or len(weights) != len(lengths):
+            raise ValueError(f"weights {[*weights]} for {len(lengths)} sets")
+        if any(weight and not length for weight, length in zip(weights, lengths, strict=True)):
+            raise ValueError(f"nothing to sample: sets of {[*lengths]}")
+        super().__init__(sum(lengths), samples_per_epoch, seed, rank, world_size)
+        self.lengths, self.shares = [*lengths], np.asarray(weights, np.float64) / sum(weights)
+
+    def elements(self) -> Iterator[int]:
+        edges = np.rint([0, *np.cumsum(self.shares) * self.samples_per_epoch]).astype(np.int64)
+        counts = edges[1:] - edges[:-1]
+        which = generator(self.seed, "mix", self.epoch).permutation(np.repeat(np.arange(len(counts)), counts))
+        order = np.empty(self.samples_per_epoch, np.int64)
+        for number, (length, before) in enumerate(zip(self.lengths, np.cumsum([0, *self.lengths]), strict=False)):
+            rounds = range(-(-int(counts[number]) // length) if length else 0)
+            drawn = [generator(self.seed, f"order {number}", self.epoch, k).permutation(length) for k in rounds]
+            order[which == number] = np.concatenate([*drawn, np.empty(0, np.int64)])[: counts[number]] + before
+        return iter(order.tolist())
 
 
 class ShardSampler(Sampler[int]):
