@@ -14,10 +14,10 @@ import pytest
 import torch
 
 import tiny
+from dehaze_zoo import lock
 from dehaze_zoo.cli import launch, run_verb
 from dehaze_zoo.errors import UsageError
 from dehaze_zoo.train import hold, job
-from dehaze_zoo import lock
 
 OWNER = """
 import sys, time, multiprocessing

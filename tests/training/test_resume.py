@@ -18,7 +18,7 @@ import tiny
 ENV = {key: value for key, value in os.environ.items() if not key.startswith("WANDB")} | {"OMP_NUM_THREADS": "1"}
 SIX = ["trainer.max_epochs=1", "data.samples_per_epoch=12", "data.batch_size=2", "callbacks.checkpoints.every_steps=3"]
 FAMILIES = {
-    "gunet": [*SIX, *tiny.NARROW],
+    "gunet": [*SIX, *tiny.NARROW, "callbacks=ema", "callbacks.ema.decay=0.5", "on_nan=skip"],
     "mprnet": [*SIX, "model=mprnet", "model.network.stages=2", "model.mixup_after=0"],  # MixUp draws in the training step
     "ktdn": [*SIX, "model=ktdn", "loss=[l1,laplacian]", "data.crop_size=64", "data.picture_size=[64,64]"],
 }

@@ -18,15 +18,15 @@ from pytorch_lightning.utilities import rank_zero_only
 
 from dehaze_zoo.checkpoints.reading import load_into
 from dehaze_zoo.errors import UsageError
+from dehaze_zoo.lock import held
 from dehaze_zoo.made import made
 from dehaze_zoo.networks.registry import build_model
 from dehaze_zoo.outcome import Outcome
 from dehaze_zoo.training.finite import replay
-from dehaze_zoo.lock import held
 from dehaze_zoo.training.loggers import MetricsTable
 from dehaze_zoo.training.module import DehazingModule, Term
 from dehaze_zoo.training.placement import Placement, place
-from dehaze_zoo.training.plan import check_trainable
+from dehaze_zoo.training.plan import check_trainable, scale_rates
 from dehaze_zoo.training.runs import Run, check_folder, differences, find_run, read_run, run_of
 from dehaze_zoo.training.saving import PlainCheckpointIO, sound_checkpoint
 
@@ -44,6 +44,7 @@ def train(cfg: DictConfig, run_dir: Path) -> Outcome:
     placement = place(cfg.trainer)
     placement.batch_per_device(cfg.data.batch_size)
     run = run_of(cfg)
+    scale_rates(cfg)
     run_dir, checkpoint = _start(cfg, run, run_dir)
     there = read_run(run_dir)
     if cfg.resume == "auto" and there is not None and there.finished:
@@ -96,7 +97,15 @@ def build_module(cfg: DictConfig) -> DehazingModule:
     schedule, norm = made(cfg.schedule), made(cfg.norm)
     optimizer = made(settings.pop("optimizer"))
     module: DehazingModule = made(
-        settings, network=network, losses=losses, optimizer=optimizer, schedule=schedule, norm=norm, seed=cfg.seed, on_nan=cfg.on_nan
+        settings,
+        network=network,
+        losses=losses,
+        optimizer=optimizer,
+        schedule=schedule,
+        norm=norm,
+        seed=cfg.seed,
+        on_nan=cfg.on_nan,
+        compiled=cfg.compile,
     )
     return module
 
@@ -106,6 +115,11 @@ def build_trainer(cfg: DictConfig, run_dir: Path, placement: Placement) -> pl.Tr
     precision = cfg.trainer.precision
     if precision == "auto":
         precision = cfg.model.recipe.precision if placement.accelerator == "gpu" else "32-true"
+    if cfg.trainer.gradient_clip_val and precision == "16-mixed" and cfg.model.optimizer.get("fused"):
+        raise UsageError(
+            "trainer.gradient_clip_val with trainer.precision=16-mixed needs model.optimizer.fused=null: the fused kernel scales\n"
+            "gradients by itself, after they would be clipped. Or use trainer.precision=bf16-mixed."
+        )
     norm = made(cfg.norm)
     loggers: list[Logger] = [made(node, save_dir=str(run_dir)) for node in cfg.logger.values()] if cfg.logger else []
     if not any(isinstance(logger, MetricsTable) for logger in loggers):

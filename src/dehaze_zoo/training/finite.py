@@ -34,6 +34,7 @@ def first_offender(module: DehazingModule, batch: Mapping[str, Any]) -> str:
     In this order: the batch, a weight, the output of a module whose inputs are finite, a loss term, a gradient. Leaves gradients zeroed
     and running statistics as this pass moved them. Every rank must call it alike (a SyncBN inside talks to the others).
     """
+    module.compiled = False  # compiled code would not be watched
     for name, value in batch.items():
         if isinstance(value, Tensor) and not torch.isfinite(value).all():
             return f"the batch's {name}"

@@ -53,7 +53,7 @@ class StudentModule(DehazingModule):
             return super().losses_of(batch)
         with torch.no_grad():  # first: its activations are gone before the student's come
             target = self._teacher[0].features(batch["clear"])  # type: ignore[operator]
-        restored, feature = self.network.restored_and_features(batch["hazy"])  # type: ignore[operator]
+        restored, feature = self.run("restored_and_features", batch["hazy"])
         terms = {}
         for name, term in self.terms.items():
             pair = (feature, target) if name in self.transferring else (restored, batch["clear"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import uuid
 from argparse import Namespace
 from importlib.util import find_spec
 from pathlib import Path
@@ -65,7 +66,10 @@ def tensorboard(save_dir: str | os.PathLike[str]) -> Logger:
 
 
 class Wandb(WandbLogger):
-    """W&B; offline when not logged in (or by WANDB_MODE=offline), and then it ends by saying how to sync."""
+    """W&B; offline when not logged in (or by WANDB_MODE=offline), and then it ends by saying how to sync.
+
+    The run's id is kept in save_dir/wandb_id: a resumed training goes on in the same run.
+    """
 
     def __init__(self, save_dir: str | os.PathLike[str], project: str, name: str, group: str | None = None) -> None:
         import wandb
@@ -74,7 +78,11 @@ class Wandb(WandbLogger):
         offline = mode == "offline" or (mode is None and not wandb.login(prompt=False, verify=False))
         # mode too: wandb has read its environment by now, in which Lightning's offline leaves its word.
         how: dict[str, Any] = {"mode": "offline"} if offline else {}
-        super().__init__(save_dir=str(save_dir), project=project, name=name, group=group, offline=offline, **how)
+        kept = Path(save_dir, "wandb_id")
+        run_id = kept.read_text(encoding="utf-8") if kept.is_file() else uuid.uuid4().hex[:8]
+        if getattr(rank_zero_only, "rank", 0) == 0:
+            kept.write_text(run_id, encoding="utf-8")
+        super().__init__(save_dir=str(save_dir), project=project, name=name, group=group, offline=offline, id=run_id, resume="allow", **how)
 
     @rank_zero_only
     def finalize(self, status: str) -> None:

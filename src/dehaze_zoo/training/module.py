@@ -40,7 +40,8 @@ class DehazingModule(LightningModule):
     train/loss, means over the epoch, also over one that was resumed in its midst. Learning rate and weight decay are set at each
     epoch's start. Validation logs val/psnr and val/ssim: of each image by the protocol gunet, then the mean over all images on all
     ranks. The state dict holds ``network.*`` alone.
-    ``channels_last``: weights and images in that layout. ``on_nan``: a loss or gradient that is not finite stops (UsageError) with the
+    ``channels_last``: weights and images in that layout. ``compiled``: training runs through torch.compile; validation does not, its
+    pictures differ in size. ``on_nan``: a loss or gradient that is not finite stops (UsageError) with the
     batch dumped, or is skipped, on every rank, and counted; 20 in a row stop all the same.
     """
 
@@ -55,6 +56,7 @@ class DehazingModule(LightningModule):
         channels_last: bool = False,
         seed: int = 0,
         on_nan: Literal["stop", "skip"] = "stop",
+        compiled: bool = False,
     ) -> None:
         super().__init__()
         if on_nan not in ("stop", "skip"):
@@ -64,6 +66,8 @@ class DehazingModule(LightningModule):
         self.optimizer = optimizer
         self.schedule, self.norm = schedule, norm
         self.loss_scale, self.seed, self.on_nan = loss_scale, seed, on_nan
+        self.compiled = compiled
+        self._compiled: dict[str, Callable[..., Any]] = {}
         self.counts = {"skipped": 0, "scaling_steps": 0}
         """Of this run: steps left out by on_nan=skip, and by an fp16 scaler on its way to a fitting scale."""
         self._taken: tuple[Mapping[str, Any], int, Mapping[str, Tensor]] = ({}, 0, {})  # the one that is being taken
@@ -78,8 +82,16 @@ class DehazingModule(LightningModule):
 
     def forward(self, hazy: Tensor) -> Tensor:
         """Restored (B, 3, H, W), unclamped."""
-        restored: Tensor = self.network(hazy.contiguous(memory_format=self.layout))
+        restored: Tensor = self.run("forward", hazy.contiguous(memory_format=self.layout))
         return restored
+
+    def run(self, method: str, *inputs: Any) -> Any:
+        """The network's ``method``; in training compiled, where asked for. A recipe that calls another method than forward calls this."""
+        if not (self.compiled and self.training):
+            return self.network(*inputs) if method == "forward" else getattr(self.network, method)(*inputs)
+        if method not in self._compiled:
+            self._compiled[method] = torch.compile(getattr(self.network, method))
+        return self._compiled[method](*inputs)
 
     # ------------------------------------------------------------------------------------------------------------- training
 

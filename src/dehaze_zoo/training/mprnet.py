@@ -27,7 +27,7 @@ class MPRNetModule(DehazingModule):
         # Epochs count from 1 in the published program: "from epoch 6" is our mark 5.
         if self.mixup_after is not None and self.current_epoch >= self.schedule.mark(self.mixup_after):
             hazy, clear = mixed(hazy, clear, self.mixup_beta)
-        outputs = self.network.stages(hazy)  # type: ignore[operator]
+        outputs = self.run("stages", hazy)
         each = [self.compare(output.clamp(0, 1) if self.clamp else output, clear) for output in outputs]
         return {name: torch.stack([terms[name] for terms in each]).sum() for name in self.terms}
 

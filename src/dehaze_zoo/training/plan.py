@@ -7,6 +7,8 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from omegaconf import OmegaConf
+
 from dehaze_zoo.errors import UsageError
 from dehaze_zoo.made import made
 from dehaze_zoo.training.placement import place
@@ -23,6 +25,7 @@ def write_plan(cfg: DictConfig, run_dir: Path) -> Path:
     Raises UsageError for a model without an optimiser.
     """
     check_trainable(cfg)
+    scale_rates(cfg)
     schedule: ConstantSchedule = made(cfg.schedule)
     norm: NormSchedule = made(cfg.norm)
     optimizer, placement = cfg.model.optimizer, place(cfg.trainer, plan=True)
@@ -38,6 +41,18 @@ def write_plan(cfg: DictConfig, run_dir: Path) -> Path:
             writer.writerow([epoch, repr(lr), repr(decay), norm.mode(epoch, synchronised)])
     os.replace(aside, target)
     return target
+
+
+def scale_rates(cfg: DictConfig) -> None:
+    """Under scale_lr=true, multiplies every configured learning rate by the batch's share of the recipe's (Goyal et al., 2017).
+
+    The batch is that of an optimiser's step: data.batch_size (over all ranks) times trainer.accumulate_grad_batches.
+    """
+    if cfg.scale_lr:
+        share = cfg.data.batch_size * cfg.trainer.accumulate_grad_batches / cfg.model.recipe.batch_size
+        for node in cfg.model.values():
+            if OmegaConf.is_dict(node) and "lr" in node:
+                node.lr *= share
 
 
 def check_trainable(cfg: DictConfig) -> None:
