@@ -45,14 +45,13 @@ def demo(folder: Path) -> bool:
 
 def draw(file: Path, trained: Path) -> None:
     """Held-out scenes, one a row: hazy, DCP, the trained gunet_t, clear, and where gunet_t is off."""
-    from hydra.utils import instantiate
-
     from dehaze_zoo.cli import compose
     from dehaze_zoo.data.grid import write_grid
     from dehaze_zoo.inference.evaluate import picture_row
     from dehaze_zoo.inference.restore import load_network
+    from dehaze_zoo.made import made
 
-    pairs = instantiate(compose("evaluate", DATA).data).pairs("test")
+    pairs = made(compose("evaluate", DATA).data).pairs("test")
     networks = {"dcp": load_network("dcp"), "gunet_t": load_network("gunet_t", trained)}
     write_grid(file, [picture_row(networks, pairs[i]) for i in range(min(SCENES, len(pairs)))])
 

@@ -47,10 +47,10 @@ def evaluate(cfg: DictConfig, run_dir: Path) -> Outcome:
 
     Raises UsageError for an unknown protocol or split, a data set that is not there, or a checkpoint that does not fit.
     """
-    from hydra.utils import instantiate
+    from dehaze_zoo.made import made
 
     measures = choose_protocols(cfg.protocol)
-    pairs = instantiate(cfg.data).pairs(cfg.split)
+    pairs = made(cfg.data).pairs(cfg.split)
     design = dict(cfg.model.network)
     name = str(design.pop("name"))
     network = load_network(name, cfg.checkpoint, choose_device(cfg.trainer.accelerator), **design)
