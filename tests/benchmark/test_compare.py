@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -224,6 +226,39 @@ def test_the_synthetic_set_and_another_side_by_side(root: Path, tmp_path: Path) 
     code, found = run(tmp_path / "run", *words, "sets.synthetic.test_pairs=2", "sets.synthetic.picture_size=[32,40]")
     assert code == 0
     assert [(row["data"], row["images"]) for row in found] == [("synthetic", "2"), ("reside_indoor", "12")]
+
+
+def test_photographs_have_tables_of_their_own(root: Path, tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    shutil.copytree(root / "hazy", photos)
+    machine = tmp_path / "allmodel"
+    machine.write_text("gamma 0.05\nrho -12.5\nSV\n1 1:0.5 36:-0.5\n")
+    words = ["models=[identity,dcp]", "data=[reside_indoor,photos:real]", f"++roots.reside_indoor='{root}'", f"++roots.real='{photos}'"]
+    code, found = run(tmp_path / "run", *words, "metrics=[brisque]", f"brisque.weights='{machine}'")
+    assert code == 0
+    assert sorted({(row["data"], row["protocol"]) for row in found}) == [
+        ("real", "no_reference"), ("reside_indoor", "gunet"), ("reside_indoor", "no_reference"),
+    ]  # fmt: skip
+    blind = [row for row in found if row["protocol"] == "no_reference"]
+    assert all(row["psnr"] == "" and 12 <= float(row["brisque"]) <= 13.5 for row in blind)
+    by_data = {row["data"]: row["brisque"] for row in blind if row["model"] == "identity"}
+    assert by_data["real"] == by_data["reside_indoor"]  # the same pictures
+    assert "## real, protocol no_reference" in (tmp_path / "run" / "leaderboard.md").read_text()
+    with pytest.raises(UsageError, match=r"metrics=\[niqe\]"):
+        run(tmp_path / "run", *words)
+
+
+def test_the_verb_from_the_command_line(root: Path, tmp_path: Path) -> None:
+    (tmp_path / "a, b = c").mkdir()
+    shutil.copytree(root, tmp_path / "a, b = c" / "sots")
+    command = [sys.executable, "-m", "dehaze_zoo.benchmark", "models=[identity]", "data=[reside_indoor]", "trainer=cpu", "cost=null"]
+    command += [f"roots.reside_indoor={tmp_path / 'a, b = c' / 'sots'}", f"run_dir={tmp_path / 'run'}"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "judged 12 pictures" in done.stdout
+    assert {path.name for path in (tmp_path / "run").iterdir()} >= {"config.yaml", "environment.json", "leaderboard.html", "store"}
+    wrong = subprocess.run([*command, "models=[dcpp]"], capture_output=True, text=True)
+    assert (wrong.returncode, "dcp" in wrong.stderr, "Traceback" in wrong.stderr) == (2, True, False)
 
 
 def test_memory_does_not_grow_with_the_number_of_images() -> None:

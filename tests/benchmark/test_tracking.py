@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import struct
 from pathlib import Path
@@ -27,7 +28,7 @@ def offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def records(file: Path) -> list[Any]:
     """What the run would send, from its transaction log: LevelDB's log format, blocks of 32 KiB, after a head of 7 bytes."""
-    from wandb.proto import wandb_internal_pb2
+    protocol: Any = importlib.import_module("wandb.proto.wandb_internal_pb2")
 
     data, place, parts, found = file.read_bytes(), 7, b"", []
     while place + 7 <= len(data):
@@ -38,7 +39,7 @@ def records(file: Path) -> list[Any]:
         parts += data[place + 7 : place + 7 + length]
         place += 7 + length
         if kind in (1, 4):  # whole, or the last part
-            found.append(wandb_internal_pb2.Record.FromString(parts))
+            found.append(protocol.Record.FromString(parts))
             parts = b""
     return found
 

@@ -18,7 +18,6 @@ from scipy.ndimage import correlate, correlate1d
 from scipy.special import gamma
 
 from dehaze_zoo.errors import UsageError
-from dehaze_zoo.metrics import catalogue
 from dehaze_zoo.metrics.catalogue import METRICS, choose_metrics, load_metric
 from dehaze_zoo.metrics.functional import ciede2000, delta_e_2000, ms_ssim
 from dehaze_zoo.metrics.natural import BRISQUE, FADE, NIQE
@@ -357,7 +356,7 @@ def test_choosing() -> None:
 
 
 def test_files_are_found_by_variable_or_the_message_says_where(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(catalogue.importlib.util, "find_spec", lambda _: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
     monkeypatch.delenv("DEHAZE_ZOO_WEIGHTS", raising=False)
     for name in ("niqe", "brisque", "fade"):
         with pytest.raises(UsageError, match=f"{name}.weights=FILE") as error:
