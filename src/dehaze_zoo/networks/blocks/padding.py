@@ -16,13 +16,13 @@ def reflect_index(size: int, padded: int, device: torch.device | None = None) ->
     Returns int64 (padded,): a triangular wave, 0 1 2 1 0 1 2 ... for size 3.
     """
     period = _at_least(2 * (size - 1), 1)
-    position = torch.arange(padded, device=device) % period
+    position = _modulo(torch.arange(padded, device=device), period)
     return torch.minimum(position, period - position)
 
 
 def mirror_index(size: int, padded: int, device: torch.device | None = None) -> Tensor:
     """As ``reflect_index`` but with the edge pixel repeated: 0 1 2 2 1 0 0 1 ... for size 3."""
-    position = torch.arange(padded, device=device) % (2 * size)
+    position = _modulo(torch.arange(padded, device=device), 2 * size)
     return torch.minimum(position, 2 * size - 1 - position)
 
 
@@ -50,6 +50,10 @@ def crop_to(padded: Tensor, image: Tensor) -> Tensor:
     """The top left part of ``padded`` (..., H', W') that has the height and width of ``image``."""
     rows, columns = (torch.arange(side, device=padded.device) for side in image.shape[-2:])
     return padded.index_select(-2, rows).index_select(-1, columns)
+
+
+def _modulo(position: Tensor, period: int) -> Tensor:
+    return torch.remainder(position, torch.full((1,), period, device=position.device))  # a tensor: ONNX's writer takes no symbolic number
 
 
 def _at_least(size: int, minimum: int) -> int:

@@ -41,9 +41,10 @@ class VectorQuantiser(nn.Module):
         book = self.embedding.weight.float()
         book_norm = book.square().sum(1)
         for image in features.flatten(2):
-            for start in range(0, image.shape[1], PIECE):
+            # An exported graph of free sizes cannot repeat itself: there all positions are one piece.
+            for part in (image,) if torch.compiler.is_exporting() else image.split(PIECE, 1):
                 with torch.autocast(features.device.type, enabled=False):  # half precision would pick other codes
-                    piece = image[:, start : start + PIECE].float().t()
+                    piece = part.float().t()
                     distance = torch.addmm(book_norm, piece, book.t(), alpha=-2).add_(piece.square().sum(1, keepdim=True))
                 yield distance
 

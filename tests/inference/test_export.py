@@ -1,0 +1,90 @@
+"""Exports: each format agrees with the network on any size, and what does not agree is not left behind."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from dehaze_zoo.checkpoints.create import create_model
+from dehaze_zoo.checkpoints.writing import write_safetensors
+from dehaze_zoo.cli import compose
+from dehaze_zoo.errors import UsageError
+from dehaze_zoo.inference.export import export, export_network
+
+SMALL = {"width": 8, "depth": 1}
+ODD = ((1, 1), (5, 3), (33, 90))
+
+
+@pytest.fixture(scope="module")
+def gunet() -> nn.Module:
+    torch.manual_seed(0)
+    return create_model("gunet_t", **SMALL)
+
+
+def test_onnx_runs_at_any_size_in_onnxruntime(gunet: nn.Module, tmp_path: Path) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime", reason="needs the extra export")
+    pytest.importorskip("onnxscript", reason="needs the extra export")
+    found = export_network(gunet, "onnx", tmp_path / "gunet.onnx", "gunet_t", SMALL)
+    assert len(found) == 3
+    assert [path.name for path in tmp_path.iterdir()] == ["gunet.onnx"]  # one file, weights inside
+    session = onnxruntime.InferenceSession(tmp_path / "gunet.onnx", providers=["CPUExecutionProvider"])
+    for size in ODD:
+        hazy = torch.rand(1, 3, *size)
+        made = torch.from_numpy(session.run(None, {"hazy": hazy.numpy()})[0])
+        with torch.no_grad():
+            assert (made - gunet(hazy)).abs().max() < 1e-5
+
+
+def test_torch_export_runs_at_any_size(gunet: nn.Module, tmp_path: Path) -> None:
+    export_network(gunet, "torch", tmp_path / "gunet.pt2", "gunet_t", SMALL)
+    program = torch.export.load(tmp_path / "gunet.pt2").module()
+    for size in ODD[1:]:
+        hazy = torch.rand(1, 3, *size)
+        with torch.no_grad():
+            assert (program(hazy) - gunet(hazy)).abs().max() < 1e-6
+
+
+def test_safetensors_carry_their_design_and_the_verb_reports(gunet: nn.Module, tmp_path: Path) -> None:
+    write_safetensors(gunet, tmp_path / "trained.safetensors", "gunet_t", SMALL)
+    cfg = compose("export", ["format=safetensors"])
+    cfg.checkpoint, cfg.output = str(tmp_path / "trained.safetensors"), str(tmp_path / "out" / "gunet")
+    outcome = export(cfg, tmp_path / "run")
+    assert (outcome.code, outcome.figures["differs_by"]) == (0, 0.0)
+    report = json.loads((tmp_path / "run" / "export.json").read_text())
+    assert set(report["differs_by"].values()) == {0.0}
+    back = create_model("gunet_t", tmp_path / "out" / "gunet")  # without a word on width and depth
+    hazy = torch.rand(1, 3, 20, 30)
+    with torch.no_grad():
+        assert torch.equal(back(hazy), gunet(hazy))
+
+
+class Fixed(nn.Module):
+    """Tied to the size it was traced with."""
+
+    def forward(self, hazy: Tensor) -> Tensor:
+        return hazy * torch.ones(104)
+
+
+class Fickle(nn.Module):
+    """Another result each time."""
+
+    def forward(self, hazy: Tensor) -> Tensor:
+        return hazy + torch.rand_like(hazy)
+
+
+def test_what_does_not_agree_is_refused_and_leaves_nothing(gunet: nn.Module, tmp_path: Path) -> None:
+    for network, form, why in (
+        (Fixed(), "torch", "cannot be held|fails on"),
+        (Fickle(), "torch", "differs by"),
+        (gunet, "jpeg", "no such format"),
+    ):
+        with pytest.raises(UsageError, match=why) as caught:
+            export_network(network, form, tmp_path / "x.pt2", "x", {})
+        assert len(str(caught.value).splitlines()) <= 5
+    with pytest.raises(UsageError, match="is a folder"):
+        export_network(gunet, "torch", tmp_path, "x", {})
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,110 @@
+"""Videos: frames restored in place and time, audio kept, flicker held down, a broken frame named."""
+
+from __future__ import annotations
+
+import json
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from dehaze_zoo.cli import compose
+from dehaze_zoo.inference.predict import predict
+from dehaze_zoo.inference.video import Steady
+
+av = pytest.importorskip("av", reason="needs the extra video")
+
+
+def film(path: Path, frames: int = 12, size: tuple[int, int] = (48, 64), audio: bool = True) -> None:
+    """A bright square wandering over a gradient, at uneven times, with a tone."""
+    with av.open(str(path), "w") as file:
+        codec = {".webm": "libvpx-vp9", ".avi": "mjpeg"}.get(path.suffix, "mpeg4")
+        video = file.add_stream(codec, rate=10)
+        video.height, video.width, video.pix_fmt = *size, "yuvj420p" if codec == "mjpeg" else "yuv420p"
+        video.gop_size = 1
+        video.codec_context.time_base = Fraction(1, 1000)
+        tone = file.add_stream("libopus" if path.suffix == ".webm" else "aac", rate=48000, layout="mono") if audio else None
+        for i in range(frames):
+            pixels = np.tile(np.linspace(60, 180, size[1])[None, :, None], (size[0], 1, 3)).astype(np.uint8)
+            pixels[10:20, 3 * i : 3 * i + 10] = 230
+            frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
+            frame.pts, frame.time_base = 100 * i + (30 if i > 5 else 0), Fraction(1, 1000)
+            file.mux(video.encode(frame))
+        file.mux(video.encode(None))
+        if tone is not None:
+            for i in range(20):
+                sound = av.AudioFrame.from_ndarray(np.sin(np.arange(960) / 20)[None].astype(np.float32) / 4, format="fltp", layout="mono")
+                sound.sample_rate, sound.pts, sound.time_base = 48000, 960 * i, Fraction(1, 48000)
+                file.mux(tone.encode(sound))
+            file.mux(tone.encode(None))
+
+
+def read(path: Path) -> tuple[list[Any], list[float], list[bytes]]:
+    with av.open(str(path)) as file:
+        frames = list(file.decode(video=0))
+    with av.open(str(path)) as file:
+        sound = [bytes(packet) for packet in file.demux(file.streams.audio)] if file.streams.audio else []
+    return [frame.to_ndarray(format="rgb24") for frame in frames], [frame.time for frame in frames], [s for s in sound if s]
+
+
+def run(source: Path, output: Path, model: str = "identity") -> tuple[int, Any]:
+    cfg = compose("predict", [f"model={model}", "trainer=cpu"])
+    cfg.input, cfg.output = str(source), str(output)
+    return predict(cfg, output / "run").code, json.loads((output / "report.json").read_text())
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".webm", ".mov"])
+def test_frames_times_and_audio_are_kept(suffix: str, tmp_path: Path) -> None:
+    film(tmp_path / f"a{suffix}")
+    code, report = run(tmp_path / f"a{suffix}", tmp_path / "out")
+    assert (code, report["done"], report["failed"]) == (0, 1, [])
+    (old, old_times, old_sound), (new, new_times, new_sound) = read(tmp_path / f"a{suffix}"), read(tmp_path / "out" / f"a{suffix}")
+    assert len(new) == len(old) == 12
+    assert np.allclose(new_times, old_times, atol=2e-3)
+    assert max(np.abs(a.astype(int) - b).mean() for a, b in zip(old, new, strict=True)) < 4
+    assert new_sound == old_sound != []
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [f"a{suffix}", "report.json"]
+
+
+def test_a_network_changes_the_frames_and_odd_sizes_pass(tmp_path: Path) -> None:
+    film(tmp_path / "a.mkv", frames=3, size=(46, 62), audio=False)
+    assert run(tmp_path / "a.mkv", tmp_path / "out", "dcp")[0] == 0
+    old, new = read(tmp_path / "a.mkv")[0], read(tmp_path / "out" / "a.mkv")[0]
+    assert np.abs(old[1].astype(int) - new[1]).mean() > 5
+
+
+def test_a_broken_frame_is_named_and_the_rest_goes_on(tmp_path: Path) -> None:
+    film(tmp_path / "a.avi", audio=False)
+    data = bytearray((tmp_path / "a.avi").read_bytes())
+    sizes = {i: int.from_bytes(data[i + 4 : i + 8], "little") for i in range(len(data) - 8) if data[i : i + 4] == b"00dc"}
+    start, size = [(i + 8, size) for i, size in sizes.items() if 100 < size < 10_000][5]  # AVI has empty frames between
+    data[start : start + size] = bytes(size)
+    (tmp_path / "a.avi").write_bytes(data)
+    code, report = run(tmp_path / "a.avi", tmp_path / "out")
+    assert code == 1
+    assert "frame" in report["failed"][0]["why"]
+    assert "a.avi" in report["failed"][0]["file"]
+    assert len(read(tmp_path / "out" / "a.avi")[0]) >= 10
+
+
+def test_what_is_no_video_is_named(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.mp4").write_text("not a video")
+    film(tmp_path / "in" / "b.mp4", frames=2)
+    code, report = run(tmp_path / "in", tmp_path / "out")
+    assert (code, report["done"], len(report["failed"])) == (1, 1, 1)
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["b.mp4", "report.json"]
+
+
+def test_flicker_is_held_down_and_a_cut_is_a_cut() -> None:
+    random, steady = np.random.default_rng(0), Steady()
+    hazy = np.tile(np.linspace(90, 160, 96)[None, :, None], (64, 1, 3)).astype(np.uint8)
+    raw = [(hazy * (0.8 + 0.1 * random.random())).astype(np.uint8) for _ in range(40)]
+    held = [steady(hazy, frame) for frame in raw]
+    flicker = [np.abs(np.diff([frame.mean() for frame in frames])).mean() for frames in (raw, held)]
+    assert flicker[1] < 0.4 * flicker[0]
+    assert abs(np.mean(held) - np.mean(raw)) < 2
+    other = hazy // 3
+    assert np.array_equal(steady(other, other // 2), other // 2)  # nothing of the scene before
