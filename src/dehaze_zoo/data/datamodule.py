@@ -25,7 +25,7 @@ from dehaze_zoo.data.pairs import Augment, JudgedPairs, Sample, TrainingPairs, c
 from dehaze_zoo.data.samplers import EpochSampler, MixedSampler, ShardSampler
 from dehaze_zoo.data.synthetic import HazedPairs, HazedTraining, ScenePairs, SceneTraining, clear_pictures
 from dehaze_zoo.data.table import PairTable
-from dehaze_zoo.data.workers import set_up_worker
+from dehaze_zoo.data.workers import keep_freed_memory, set_up_worker
 from dehaze_zoo.errors import ImageError, UsageError
 
 
@@ -66,6 +66,7 @@ class DehazingData(pl.LightningDataModule, ABC):
             done = loop.epoch_loop.batch_progress
             batches = 0 if done.is_last_batch else done.current.ready
             if isinstance(dataset, TrainingPairs):
+                keep_freed_memory()
                 dataset.raw = True  # on_after_batch_transfer, which Lightning calls, does the rest where the network is
             sampler.start_at(loop.epoch_progress.current.processed, batches * self.batch_size)  # type: ignore[attr-defined]
         return self._loader(dataset, sampler, self.batch_size // ranks, persistent=self.num_workers > 0)

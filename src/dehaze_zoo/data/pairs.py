@@ -200,18 +200,16 @@ def finished(batch: dict[str, Any]) -> dict[str, Any]:
         numbers.setdefault(turn, []).append(number)
     done: dict[str, Any] = {"name": batch["name"]}
     for key in ("hazy", "clear"):
-        crops = _as_float(batch[key].permute(0, 3, 1, 2))
-        pictures = torch.empty(crops.shape, device=crops.device)
+        crops = batch[key].permute(0, 3, 1, 2)
+        pictures = torch.empty(crops.shape, dtype=crops.dtype, device=crops.device)
         for (upside_down, mirrored, quarters), which in numbers.items():
-            axes = [axis for axis, wanted in ((2, upside_down), (3, mirrored)) if wanted]
-            pictures[which] = torch.rot90(crops[which].flip(axes), quarters, (2, 3))
-        done[key] = pictures
+            axes = [axis for axis, wanted in ((1, upside_down), (2, mirrored)) if wanted]
+            for number in which:
+                pictures[number] = torch.rot90(crops[number].flip(axes) if axes else crops[number], quarters, (1, 2))
+        done[key] = _as_float(pictures)
     return done
 
 
 def _as_float(crops: Tensor) -> Tensor:
-    if crops.dtype != torch.uint8:
-        return crops
-    return crops.float() / torch.full(
-        (), 255.0, device=crops.device
-    )  # a tensor: by a plain number CUDA multiplies with 1/255, which rounds otherwise
+    """Bytes divided by 255 as numpy divides them: by a plain number CUDA would multiply with 1/255, which rounds otherwise."""
+    return crops if crops.dtype != torch.uint8 else crops / torch.full((), 255.0, device=crops.device)
