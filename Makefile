@@ -3,7 +3,7 @@ PYTHON ?= python3
 PY := .venv/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint bench clean
+.PHONY: help install demo demo-app test lint bench clean
 
 help:  ## what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -22,6 +22,10 @@ install: .venv/installed  ## make .venv and install everything into it
 
 demo: .venv/installed  ## train gunet_t on synthetic haze for 3 minutes, compare it with DCP and the hazy input, draw pictures
 	$(PY) -m dehaze_zoo.demo
+
+demo-app: .venv/installed  ## a page in the browser to try it on your own pictures
+	@$(PY) -c 'import gradio' 2>/dev/null || $(PY) -m pip install -q -e '.[app]'
+	$(PY) -m dehaze_zoo.app
 
 test: .venv/installed lint  ## ruff, mypy and all tests (15 minutes on 2 cores)
 	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(PY) -m pytest -n $${TEST_WORKERS:-2} --dist worksteal

@@ -43,25 +43,26 @@ def dehaze(image: Any, model: str = "gunet_t", checkpoint: str | os.PathLike[str
     if isinstance(image, Tensor):
         if image.ndim not in (3, 4) or image.shape[-3] != 3 or not image.is_floating_point():
             raise UsageError(f"a tensor must be float (3, H, W) or (B, 3, H, W) in [0, 1], not {image.dtype} {tuple(image.shape)}")
-        network = _loaded(model, checkpoint, str(image.device))
+        network = loaded(model, checkpoint, str(image.device))
         return restore(network, image) if image.ndim == 4 else restore(network, image[None])[0]
     if isinstance(image, np.ndarray):
         if image.ndim != 3 or image.shape[2] != 3 or not (image.dtype == np.uint8 or np.issubdtype(image.dtype, np.floating)):
             raise UsageError(f"an array must be (H, W, 3), uint8 or float in [0, 1], not {image.dtype} {image.shape}")
-        network = _loaded(model, checkpoint, choose_device())
+        network = loaded(model, checkpoint, choose_device())
         if image.dtype == np.uint8:
             return np.rint(restore_pixels(network, image / np.float32(255)) * 255).astype(np.uint8)
         return restore_pixels(network, image).astype(image.dtype)
     if not isinstance(image, (str, os.PathLike, Image.Image)):
         raise UsageError(f"dehaze() takes a path, a PIL image, an array or a tensor, not {type(image).__name__}")
     picture = from_pil(image) if isinstance(image, Image.Image) else read_picture(image)
-    network = _loaded(model, checkpoint, choose_device())
+    network = loaded(model, checkpoint, choose_device())
     return to_pil(restore_picture(network, picture, tile_side(network, picture.size)), like=picture)
 
 
-def _loaded(model: str, checkpoint: str | os.PathLike[str] | None, device: str) -> nn.Module:
+def loaded(model: str, checkpoint: str | os.PathLike[str] | None, device: str) -> nn.Module:
+    """``load_network``, the last few of them kept; a file that was written anew is read anew. Raises UsageError as it does."""
     file = None if checkpoint is None or checkpoint == "shipped" else os.path.abspath(checkpoint)
-    stamp = os.stat(file).st_mtime_ns if file is not None and os.path.exists(file) else 0  # a file written anew is read anew
+    stamp = os.stat(file).st_mtime_ns if file is not None and os.path.exists(file) else 0  # in the key
     return _load_once(model, file, stamp, device)
 
 
