@@ -127,7 +127,7 @@ def rows_of(data: bytes, share: float) -> Any:
     plain = windows._png(data) or windows._jpeg(data)
     assert plain is not None
     (height, _), rows = plain
-    return rows(round(share * height))
+    return rows(round(share * height))[: round(share * height)]
 
 
 def list_of(decode: Callable[[bytes], Any], files: list[bytes]) -> list[Any]:
