@@ -162,7 +162,7 @@ def stop_at(epoch: int, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("stage", [1, 2])
 def test_three_epochs_a_kill_and_three_more_are_six(stage: int, stage1: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    words = [*recipe(stage, stage1), *SHORT]
+    words = [*recipe(stage, stage1), *SHORT, *(["model.revive=true"] if stage == 1 else [])]
     tiny.train(tmp_path / "whole", *words)
     stop_at(3, monkeypatch)
     with pytest.raises(RuntimeError, match="power cut"):
@@ -285,6 +285,19 @@ def test_wrong_use_is_told(stage1: Path, tmp_path: Path) -> None:
     write_safetensors(build_model("gunet_t"), other, "gunet_t")
     with pytest.raises(UsageError, match="holds no codebook"):
         build_module(compose("train", [*STAGE2, f"stage1='{other}'"]))
+
+
+def test_dead_codes_are_revived_where_asked(tmp_path: Path) -> None:
+    books = {}
+    for revive, epochs in (("false", 1), ("true", 1), ("true", 2)):
+        words = [*STAGE1, "data.samples_per_epoch=2", "data.batch_size=2", "data.val_pairs=1", f"model.revive={revive}"]
+        folder = tmp_path / f"{revive}{epochs}"
+        tiny.train(folder, *words, f"trainer.max_epochs={epochs}")
+        books[revive, epochs] = tiny.state(folder, "last")["network.quantize_group.0.embedding.weight"]
+    assert torch.equal(books["false", 1], books["true", 1])  # not after the last epoch
+    before = float(table(tmp_path / "true2")[0]["train/dead_codes"])
+    moved = (books["true", 2] - books["true", 1]).abs().amax(1) > 0.1  # features lie far from a fresh codebook
+    assert int(moved.sum()) == before > 0
 
 
 def test_what_a_codebook_is_used_for() -> None:

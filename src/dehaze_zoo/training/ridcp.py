@@ -69,12 +69,14 @@ class CodebookModule(AdversarialModule):
     """Stage 1: clear images reconstructed from codes. A VQGAN, or without a discriminator a plain VQ-VAE.
 
     Terms: the configured losses on the image, ``codebook`` times the codebook loss, ``semantic.weight`` times the semantic term (0: none,
-    as published), the adversarial ones on images. Validation judges reconstructions.
+    as published), the adversarial ones on images. Validation judges reconstructions. ``revive``: codes that an epoch never used start
+    anew at features of its last batch (not after the last epoch).
     """
 
-    def __init__(self, codebook: float = 1.0, semantic: Mapping[str, Any] | None = None, **shared: Any) -> None:
+    def __init__(self, codebook: float = 1.0, semantic: Mapping[str, Any] | None = None, revive: bool = False, **shared: Any) -> None:
         super().__init__(**shared)
-        self.codebook = codebook
+        self.codebook, self.revive = codebook, revive
+        self._features = torch.zeros(0)  # of the last batch
         self.semantic_weight = float((semantic or {}).get("weight", 0))
         self.semantic: SemanticTerm | None = None
         if self.semantic_weight > 0:
@@ -89,12 +91,28 @@ class CodebookModule(AdversarialModule):
         _check_sides(clear)
         made = self.network.reconstruct(clear)  # type: ignore[operator]
         self.count(made.codes)
+        self._features = made.features.detach()
         terms = self.compare(made.image, clear)
         terms["codebook"] = self.codebook * codebook_loss(made.features, made.vectors)
         if self.semantic is not None:
             straight = made.features + (made.vectors - made.features).detach()
             terms["semantic"] = self.semantic_weight * self.semantic(straight, clear)
         return terms | self.adversarial_terms(clear, made.image)
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        super().on_train_batch_end(outputs, batch, batch_idx)
+        if self.revive and self.trainer.is_last_batch and self.current_epoch + 1 < (self.trainer.max_epochs or 0):
+            self._revive()
+
+    @torch.no_grad()
+    def _revive(self) -> None:
+        book: Tensor = self.network.quantiser.embedding.weight  # type: ignore[assignment,union-attr]
+        assert self.code_use is not None  # by now of all ranks
+        dead = (self.code_use == 0).nonzero().flatten()
+        seen = self._features.transpose(0, 1).flatten(1).t().to(book.dtype)
+        self.draw_as(int(self.trainer.num_training_batches), 0)
+        book[dead] = seen[torch.randint(len(seen), (len(dead),)).to(seen.device)]
+        book.copy_(self.trainer.strategy.broadcast(book))  # the ranks have seen different features
 
     def validation_step(self, batch: Mapping[str, Any], batch_idx: int) -> Tensor:
         return super().validation_step({**batch, "hazy": batch["clear"]}, batch_idx)
