@@ -32,7 +32,7 @@ from dehaze_zoo.data.layouts import find_pairs
 from dehaze_zoo.data.pairs import JudgedPairs
 from dehaze_zoo.data.synthetic import ScenePairs
 from dehaze_zoo.errors import UsageError
-from dehaze_zoo.metrics.catalogue import METRICS, Metric, choose_metrics, load_all, load_metric
+from dehaze_zoo.metrics.catalogue import METRICS, Metric, choose_metrics, load_metric
 from dehaze_zoo.metrics.protocols import PROTOCOLS
 from measure import stamp
 
@@ -105,7 +105,7 @@ def measure(network: Network, root: Path, metrics: list[Metric], store: Path, im
     """One job in a fresh store; notes the process's largest size after a third of the images and at the end, the first time."""
     found = find_pairs("reside_indoor", root, "test")
     judged = judged_set("reside_indoor", JudgedPairs(found.pairs), {}, None)
-    judge = Judge([PROTOCOLS["gunet"]], metrics, load_all(metrics, {}))
+    judge = Judge([PROTOCOLS["gunet"]], metrics, {metric.name: load_metric(metric) for metric in metrics if metric.load is not None})
     held = Store(store)
     seen, noting = 0, not peaks
 

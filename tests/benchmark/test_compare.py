@@ -92,6 +92,12 @@ def test_figures_are_those_of_evaluate(root: Path, tmp_path: Path) -> None:
     evaluate(compose("evaluate", words), tmp_path / "evaluate")
     theirs = json.loads((tmp_path / "evaluate" / "metrics.json").read_text())
     ours = {row["protocol"]: row for row in found}
+    (line,) = [
+        line for line in (tmp_path / "run" / "leaderboard.md").read_text().split("under each protocol")[1].splitlines() if "dcp" in line
+    ]
+    shown = [float(cell) for cell in line.strip("| ").split(" | ")[1:5]]
+    assert shown[:3] == pytest.approx([float(ours[name]["psnr"]) for name in ("gunet", "uint8", "y")], abs=0.006)
+    assert shown[3] == pytest.approx(max(shown[:3]) - min(shown[:3]), abs=0.011)
     assert set(ours) == {"gunet", "uint8", "y"}
     for row in theirs:
         for metric in ("psnr", "ssim"):
@@ -244,8 +250,27 @@ def test_photographs_have_tables_of_their_own(root: Path, tmp_path: Path) -> Non
     by_data = {row["data"]: row["brisque"] for row in blind if row["model"] == "identity"}
     assert by_data["real"] == by_data["reside_indoor"]  # the same pictures
     assert "## real, protocol no_reference" in (tmp_path / "run" / "leaderboard.md").read_text()
-    with pytest.raises(UsageError, match=r"metrics=\[niqe\]"):
+    shutil.copytree(photos, tmp_path / "rtts" / "JPEGImages")
+    words = ["models=[identity]", "data=[rtts]", f"++roots.rtts='{tmp_path / 'rtts'}'"]
+    _, found = run(tmp_path / "2", *words, "metrics=[brisque]", f"brisque.weights='{machine}'")
+    assert [(row["data"], row["images"], row["brisque"]) for row in found] == [("rtts", "12", by_data["real"])]
+    with pytest.raises(UsageError, match=r"needs metrics=\[niqe\]"):
         run(tmp_path / "run", *words)
+
+
+def test_metrics_that_cannot_be_had_are_named_and_the_rest_is_done(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_network(*_: Any, **__: Any) -> None:
+        raise OSError("no route to host")
+
+    monkeypatch.setattr("torchvision.models._api.WeightsEnum.get_state_dict", no_network)
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    monkeypatch.delenv("DEHAZE_ZOO_WEIGHTS", raising=False)
+    code, found = run(tmp_path / "run", "models=[identity]", *on(root), "metrics=[lpips,niqe,ciede2000]")
+    assert code == 1
+    assert float(found[0]["ciede2000"]) > 0
+    failed = json.loads((tmp_path / "run" / "report.json").read_text())["failed"]
+    assert [f["file"] for f in failed] == ["metric lpips", "metric niqe"]
+    assert "cannot be fetched" in failed[0]["why"]
 
 
 def test_the_verb_from_the_command_line(root: Path, tmp_path: Path) -> None:
@@ -259,6 +284,19 @@ def test_the_verb_from_the_command_line(root: Path, tmp_path: Path) -> None:
     assert {path.name for path in (tmp_path / "run").iterdir()} >= {"config.yaml", "environment.json", "leaderboard.html", "store"}
     wrong = subprocess.run([*command, "models=[dcpp]"], capture_output=True, text=True)
     assert (wrong.returncode, "dcp" in wrong.stderr, "Traceback" in wrong.stderr) == (2, True, False)
+
+
+def test_sets_of_other_makes_are_known_by_their_pictures(root: Path, tmp_path: Path, counted: list[str]) -> None:
+    for number in (1, 2):
+        clear = tmp_path / f"clear{number}"
+        shutil.copytree(root / "gt", clear)
+        if number == 2:
+            for file in clear.iterdir():
+                Image.open(file).rotate(180).save(file)
+        words = ["models=[identity]", "data=[synthetic]", f"sets.synthetic.clear='{clear}'", "sets.synthetic.holdout=0.3"]
+        assert run(tmp_path / f"run{number}", *words)[0] == 0
+        assert run(tmp_path / f"run{number}", *words)[0] == 0
+    assert len(counted) == 4  # two test pictures, each kind once
 
 
 def test_memory_does_not_grow_with_the_number_of_images() -> None:

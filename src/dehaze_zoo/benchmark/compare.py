@@ -21,10 +21,11 @@ from dehaze_zoo.benchmark.store import Store
 from dehaze_zoo.benchmark.subjects import JudgedSet, Method, Network, Restorer, judged_set, methods_of, photographs, spread
 from dehaze_zoo.benchmark.tables import terminal, write_tables
 from dehaze_zoo.data.decoder import decoder_stamp
+from dehaze_zoo.data.layouts import LAYOUTS, find_pictures, find_root, pictures
 from dehaze_zoo.errors import UsageError, near_misses
 from dehaze_zoo.inference.reporting import failure, progress_bar, say_failures, write_json
 from dehaze_zoo.inference.restore import choose_device
-from dehaze_zoo.metrics.catalogue import choose_metrics, load_all
+from dehaze_zoo.metrics.catalogue import choose_metrics, load_metric
 from dehaze_zoo.metrics.protocols import choose_protocols
 from dehaze_zoo.networks.registry import list_models
 from dehaze_zoo.outcome import Outcome
@@ -46,8 +47,9 @@ def benchmark(cfg: DictConfig, run_dir: Path) -> Outcome:
     """
     methods = methods_of(cfg.models, cfg.checkpoints, cfg.results, list_models())
     _check_roots(cfg)
-    judge = _judge(cfg)
+    judge, missing = _judge(cfg)
     sets = _sets(cfg)
+    _check_blind(sets, judge, missing)
     device = choose_device(cfg.trainer.accelerator)
     for method in methods:  # what does not fit is said now, not at night
         for member in method.members:
@@ -55,6 +57,7 @@ def benchmark(cfg: DictConfig, run_dir: Path) -> Outcome:
     store = Store(Path(cfg.store))
     try:
         entries, report = _fill(store, methods, sets, judge, device, cfg)
+        report.failed[:0] = missing
         board = make_board(entries, judge)
     finally:
         store.close()
@@ -145,10 +148,23 @@ def _cost(store: Store, method: Method, network: Network, cfg: DictConfig, repor
     return figures
 
 
-def _judge(cfg: DictConfig) -> Judge:
-    metrics = choose_metrics(["psnr", "ssim", *([cfg.metrics] if isinstance(cfg.metrics, str) else cfg.metrics)])
-    files = {metric.name: cfg[metric.name].weights for metric in metrics if metric.places}
-    return Judge(choose_protocols(cfg.protocol), metrics, load_all(metrics, files))
+def _judge(cfg: DictConfig) -> tuple[Judge, list[dict[str, str]]]:
+    """The judge, and the metrics that it must do without: parameters that are nowhere, a download without a network.
+
+    Raises UsageError for an unknown name and for a file given that is not right.
+    """
+    kept, functions, failed = [], {}, []
+    for metric in choose_metrics(["psnr", "ssim", *([cfg.metrics] if isinstance(cfg.metrics, str) else cfg.metrics)]):
+        file = cfg[metric.name].weights if metric.places else None
+        try:
+            if metric.load is not None:
+                functions[metric.name] = load_metric(metric, file)
+            kept.append(metric)
+        except UsageError as error:
+            if file is not None:
+                raise
+            failed.append({"model": "all", "data": "all", **failure(f"metric {metric.name}", error)})
+    return Judge(choose_protocols(cfg.protocol), kept, functions), failed
 
 
 def _check_roots(cfg: DictConfig) -> None:
@@ -159,6 +175,13 @@ def _check_roots(cfg: DictConfig) -> None:
     for name in cfg.photos:
         if name not in cfg.roots:
             raise UsageError(f"data=[photos:{name}] needs its folder of photographs: roots.{name}=DIR.")
+
+
+def _check_blind(sets: Sequence[JudgedSet], judge: Judge, missing: Sequence[Mapping[str, str]]) -> None:
+    unpaired = [judged.label for judged in sets if not judged.paired]
+    if unpaired and all(metric.needs_clear for metric in judge.metrics):
+        why = "".join(f"\n{entry['file']}: {entry['why']}" for entry in missing[:3])
+        raise UsageError(f"{unpaired[0]} has no clear pictures: it needs metrics=[niqe], [brisque] or [fade].{why}")
 
 
 def _sets(cfg: DictConfig) -> list[JudgedSet]:
@@ -172,13 +195,19 @@ def _sets(cfg: DictConfig) -> list[JudgedSet]:
             raise UsageError(f"roots.{name}: this set is made, it lies nowhere.")
         if name in cfg.roots:
             own.root = str(cfg.roots[name]).replace("${", "\\${")
-        about = {key: value for key, value in (OmegaConf.to_container(own, resolve=True) or {}).items() if key in _PICTURES_DEPEND_ON}  # type: ignore[union-attr]
+        layout = LAYOUTS.get(str(own.set))
+        if layout is not None and not layout.paired:
+            root = find_root(own.set, own.root)
+            found.append(photographs(str(name), root, find_pictures(own.set, root), cfg.limit))
+            continue
+        plain: Any = OmegaConf.to_container(own, resolve=True)
+        about = {key: value for key, value in plain.items() if key in _PICTURES_DEPEND_ON}
         found.append(judged_set(str(name), made(own).pairs(cfg.split), {**about, "split": cfg.split}, cfg.limit))
-    found += [photographs(str(name), Path(cfg.roots[name]), cfg.limit) for name in cfg.photos]
+    for name in cfg.photos:
+        folder = Path(cfg.roots[name])
+        found.append(photographs(str(name), folder, sorted(pictures(folder)), cfg.limit))
     if not found:
         raise UsageError("data=[] names no set. Give some: data=[synthetic,reside_indoor].")
-    if cfg.photos and not any(not metric.needs_clear for metric in choose_metrics(cfg.metrics)):
-        raise UsageError("data=[photos:...] has no clear pictures: ask for metrics that need none, metrics=[niqe], [brisque] or [fade].")
     return found
 
 

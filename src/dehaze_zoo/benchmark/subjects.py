@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,8 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from dehaze_zoo.benchmark.keys import files_hash, key_of, weights_hash
-from dehaze_zoo.data.images import SUFFIXES, read_rgb
-from dehaze_zoo.data.pairs import as_tensor
+from dehaze_zoo.data.images import read_rgb
+from dehaze_zoo.data.layouts import pictures
+from dehaze_zoo.data.pairs import JudgedPairs, as_tensor
+from dehaze_zoo.data.synthetic import ScenePairs
 from dehaze_zoo.errors import ImageError, UsageError, near_misses
 from dehaze_zoo.inference.restore import load_network, restore
 
@@ -72,9 +77,8 @@ class FinishedPictures(Restorer):
 
     def __init__(self, folder: Path) -> None:
         self.files: dict[str, list[Path]] = {}
-        for file in sorted(folder.rglob("*")):
-            if file.suffix.lower() in SUFFIXES and file.is_file():
-                self.files.setdefault(file.relative_to(folder).with_suffix("").as_posix(), []).append(file)
+        for file in sorted(pictures(folder)):
+            self.files.setdefault(file.relative_to(folder).with_suffix("").as_posix(), []).append(file)
         if not self.files:
             raise UsageError(f"{folder}: no pictures in this folder. It should hold one for each hazy picture, of the same name.")
         self.folder = folder
@@ -169,27 +173,43 @@ class JudgedSet:
 
 
 def judged_set(label: str, pairs: Any, about: Mapping[str, Any], limit: int | None) -> JudgedSet:
-    """A paired set; ``about``: what its pictures depend on besides files. ``limit``: that many at most, spread evenly."""
-    files: list[tuple[str, Path]] = []
-    if (listed := getattr(pairs, "pairs", None)) is not None:
-        names, scenes = [pair.name for pair in listed], [pair.scene for pair in listed]
-        files = [(pair.name, file) for pair in listed for file in (pair.hazy, pair.clear)]
-    elif (found := getattr(pairs, "files", None)) is not None:
-        names = scenes = [clear.name for clear, _ in found]
-        files = [(clear.name, file) for clear, depth in found for file in (clear, depth) if file is not None]
-    else:
+    """A paired set; ``about``: what made pictures depend on besides the code. ``limit``: that many at most, spread evenly."""
+    if isinstance(pairs, JudgedPairs):
+        names, scenes = [pair.name for pair in pairs.pairs], [pair.scene for pair in pairs.pairs]
+        manifest = files_hash((pair.name, file) for pair in pairs.pairs for file in (pair.hazy, pair.clear))
+    elif isinstance(pairs, ScenePairs):
         names = scenes = [f"{label}_{number:04d}.png" for number in range(len(pairs))]
-    manifest = key_of({"files": files_hash(files), "about": dict(about)})
+        manifest = key_of(dict(about))
+    else:  # whatever a set does to its files, the pictures themselves tell
+        names, manifest = _by_content(label, pairs)
+        scenes = names
     strays = tuple(range(len(names), len(pairs))) if limit is None else ()
     return JudgedSet(label, pairs, spread(names, limit), dict(zip(names, scenes, strict=True)), manifest, True, strays)
 
 
-def photographs(label: str, folder: Path, limit: int | None) -> JudgedSet:
-    """Hazy photographs without clear ones. Raises UsageError for a folder without pictures."""
-    files = [file for file in sorted(folder.rglob("*")) if file.suffix.lower() in SUFFIXES and file.is_file()]
+def _by_content(label: str, pairs: Any) -> tuple[list[str], str]:
+    """Names and a hash of all pictures, each read once; one that cannot be read counts with its number (it is reported when judged)."""
+
+    def read(number: int) -> tuple[str, bytes]:
+        try:
+            sample = pairs[number]
+        except ImageError:
+            return f"{label}_{number:04d}", b"?"
+        digest = hashlib.sha256()
+        for kind in ("hazy", "clear"):
+            digest.update(sample[kind].contiguous().numpy())
+        return str(sample["name"]), digest.digest()
+
+    with ThreadPoolExecutor() as threads:
+        found = list(threads.map(read, range(len(pairs))))
+    return [name for name, _ in found], key_of({"pictures": [[name, digest.hex()] for name, digest in found]})
+
+
+def photographs(label: str, folder: Path, files: Sequence[Path], limit: int | None) -> JudgedSet:
+    """Hazy photographs without clear ones, named by their place below ``folder``. Raises UsageError where there are none."""
     if not files:
         raise UsageError(f"roots.{label}={folder}: no pictures in this folder.")
-    names = [file.relative_to(folder).as_posix() for file in files]
+    names = [Path(os.path.relpath(file, folder)).as_posix() for file in files]
     manifest = files_hash(zip(names, files, strict=True))
     return JudgedSet(label, Photographs(files), spread(names, limit), {name: name for name in names}, manifest, paired=False)
 

@@ -69,7 +69,35 @@ def terminal(board: Board) -> list[Table]:
             cells = _cells(row, rows)
             sheet.add_row(*(cells[n] for n in kept))
         sheets.append(sheet)
+    for data, titles, lines in protocol_tables(board):
+        sheet = Table(*titles, title=f"{data}, the same pictures under each protocol")
+        for line in lines:
+            sheet.add_row(*line)
+        sheets.append(sheet)
     return sheets
+
+
+def protocol_tables(board: Board) -> list[tuple[str, list[str], list[list[str]]]]:
+    """(data, titles, lines) of PSNR and SSIM by protocol and how far they lie apart, for sets that were judged by more than one."""
+    found = []
+    for data in dict.fromkeys(row["data"] for row in board.rows):
+        own = [row for row in board.rows if row["data"] == data and row["protocol"] != BLIND]
+        names = list(dict.fromkeys(row["protocol"] for row in own))
+        if len(names) < 2:
+            continue
+        lines = []
+        for model in dict.fromkeys(row["model"] for row in own):
+            line = [model]
+            for metric in (METRICS["psnr"], METRICS["ssim"]):
+                values = [
+                    next((row[metric.name] for row in own if row["model"] == model and row["protocol"] == name), None) for name in names
+                ]
+                known = [value for value in values if value is not None]
+                line += [*(_number(value, metric.digits) for value in values), _number(max(known) - min(known), metric.digits)]
+            lines.append(line)
+        titles = [f"{title}, {name}" for title in ("PSNR", "SSIM") for name in (*names, "apart")]
+        found.append((data, ["model", *titles], lines))
+    return found
 
 
 def markdown(board: Board) -> str:
@@ -82,6 +110,9 @@ def markdown(board: Board) -> str:
         parts.append("\n".join(lines))
         if differences := _differences(board, data, protocol):
             parts.append("\n".join(["Paired differences:", "", *(f"- {line}" for line in differences)]))
+    for data, titles, lines in protocol_tables(board):
+        parts.append(f"## {data}, the same pictures under each protocol")
+        parts.append("\n".join("| " + " | ".join(line) + " |" for line in [titles, ["---", *["--:"] * (len(titles) - 1)], *lines]))
     return "\n\n".join(parts) + "\n"
 
 

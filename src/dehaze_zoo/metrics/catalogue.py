@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
@@ -130,8 +129,3 @@ def _find(places: Sequence[str]) -> Path | None:
         if path is not None and path.exists():
             return path
     return None
-
-
-def load_all(metrics: Sequence[Metric], files: Mapping[str, Any]) -> dict[str, Measure]:
-    """The functions of all metrics that have one, by name; ``files`` names their parameters, None where none are given."""
-    return {metric.name: load_metric(metric, files.get(metric.name)) for metric in metrics if metric.load is not None}

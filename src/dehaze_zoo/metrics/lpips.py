@@ -76,6 +76,6 @@ def _downloaded(backbone: str) -> dict[str, Tensor]:
     except (OSError, RuntimeError) as error:  # no network; a broken download
         raise UsageError(
             f"LPIPS needs the ImageNet weights of {BACKBONES[backbone]}, and {entry.url} cannot be fetched.\n"
-            "Fetch that file elsewhere and give it by weights=FILE (loss.perceptual.weights=FILE for the loss)."
+            "Fetch that file elsewhere and give it by weights=FILE (loss.perceptual.weights=FILE, or lpips.weights=FILE in the benchmark)."
         ) from error
     return state
