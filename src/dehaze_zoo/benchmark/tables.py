@@ -110,9 +110,9 @@ def markdown(board: Board) -> str:
         parts.append("\n".join(lines))
         if differences := _differences(board, data, protocol):
             parts.append("\n".join(["Paired differences:", "", *(f"- {line}" for line in differences)]))
-    for data, titles, lines in protocol_tables(board):
+    for data, titles, body in protocol_tables(board):
         parts.append(f"## {data}, the same pictures under each protocol")
-        parts.append("\n".join("| " + " | ".join(line) + " |" for line in [titles, ["---", *["--:"] * (len(titles) - 1)], *lines]))
+        parts.append("\n".join("| " + " | ".join(line) + " |" for line in [titles, ["---", *["--:"] * (len(titles) - 1)], *body]))
     return "\n\n".join(parts) + "\n"
 
 
