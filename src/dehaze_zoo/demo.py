@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -25,11 +26,13 @@ def demo(folder: Path) -> bool:
 
     Leaves train/, evaluate/<model>/, demo.json (figures of each model) and demo.png. Raises UsageError as the verbs do.
     """
-    from dehaze_zoo import evaluate, train
+    from dehaze_zoo import evaluate
     from dehaze_zoo.cli import run_verb
 
     began = time.perf_counter()
-    run_verb("train", train.job, ["experiment=demo", f"run_dir={folder / 'train'}"])
+    # A process of its own, as it starts another itself: one training rank a core (experiment/demo.yaml).
+    if subprocess.run([sys.executable, "-m", "dehaze_zoo.train", "experiment=demo", f"run_dir={folder / 'train'}"]).returncode:
+        raise UsageError("the training failed: see above.")
     trained = folder / "train" / "checkpoints" / "best.ckpt"
     figures = []
     for model, checkpoint in (("identity", []), ("dcp", []), ("gunet_t", [f"checkpoint={trained}"])):

@@ -23,7 +23,7 @@ from dehaze_zoo.data.mixed import MixedTraining, NamedSets
 from dehaze_zoo.data.packed import TornError
 from dehaze_zoo.data.pairs import Augment, JudgedPairs, Sample, TrainingPairs, collate_crops, finished
 from dehaze_zoo.data.samplers import EpochSampler, MixedSampler, ShardSampler
-from dehaze_zoo.data.synthetic import HazedPairs, HazedTraining, ScenePairs, SceneTraining, clear_pictures
+from dehaze_zoo.data.synthetic import HazedPairs, HazedTraining, ScenePairs, SceneTraining, Window, clear_pictures
 from dehaze_zoo.data.table import PairTable
 from dehaze_zoo.data.workers import keep_freed_memory, set_up_worker
 from dehaze_zoo.errors import ImageError, UsageError
@@ -249,10 +249,11 @@ class SyntheticDataModule(DehazingData):
     """Haze made on the fly, over built-in scenes or over the user's own clear pictures; see scenes.py, haze.py and synthetic.py.
 
     ``outdoor``: share of open places among the scenes; ``frame``: a training sample is a window of a picture whose height is drawn,
-    uniformly in its logarithm, between crop_size and this; ``views``: samples that share a scene; ``picture_size``: height and width of
-    the val_pairs and test_pairs that are judged, the same for every seed. ``clear`` and ``depth``: folders of the user's pictures and
-    their depth maps; ``holdout``: the share of them that validation takes, and as many the test; ``val_crop`` and ``augment`` as in
-    PairDataModule, for these pictures alone.
+    uniformly in its logarithm, between crop_size and this; ``grow``: other windows from an epoch on, {epoch: {crop_size, frame: [lowest,
+    highest]}}; ``views``: samples that share a scene; ``picture_size``: height and width of the val_pairs and test_pairs that are
+    judged, the same for every seed. ``clear`` and ``depth``: folders of the user's pictures and their depth maps; ``holdout``: the share
+    of them that validation takes, and as many the test; ``val_crop`` and ``augment`` as in PairDataModule, for these pictures alone.
+    Raises UsageError for sizes that cannot be, and for ``grow`` over the user's pictures.
     """
 
     def __init__(
@@ -260,6 +261,7 @@ class SyntheticDataModule(DehazingData):
         haze: Mapping[str, Any] | None = None,
         outdoor: float = 0.25,
         frame: int = 480,
+        grow: Mapping[int, Mapping[str, Any]] | None = None,
         views: int = 1,
         picture_size: Sequence[int] = (240, 320),
         val_pairs: int = 16,
@@ -273,7 +275,10 @@ class SyntheticDataModule(DehazingData):
         **shared: Any,
     ) -> None:
         super().__init__(**shared)
-        self.set, self.haze, self.outdoor, self.frame, self.views = set, haze or {}, outdoor, frame, views
+        self.set, self.haze, self.outdoor, self.views = set, haze or {}, outdoor, views
+        self.frame, self.grow = frame, grow or {}
+        if grow and clear is not None:
+            raise UsageError("data.grow is for built-in scenes: leave it out with data.clear.")
         self.picture_size, self.val_pairs, self.test_pairs = picture_size, val_pairs, test_pairs
         self.clear, self.depth, self.holdout = clear, depth, holdout
         self.val_crop, self.augment = val_crop, augment or {}
@@ -282,7 +287,9 @@ class SyntheticDataModule(DehazingData):
         if self.clear is not None:
             pictures = clear_pictures(self.clear, self.depth, self.holdout)["train"]
             return HazedTraining(pictures, self.crop_size, Augment(**self.augment), self._haze(), self.seed)
-        return SceneTraining(self.samples_per_epoch, self.crop_size, self.frame, self._haze(), self.outdoor, self.seed, self.views)
+        windows = {0: Window(self.crop_size, self.crop_size, max(self.crop_size, self.frame))}  # here, not above: a mix sets crop_size
+        windows |= {int(epoch): Window(window["crop_size"], *window["frame"]) for epoch, window in self.grow.items()}
+        return SceneTraining(self.samples_per_epoch, windows, self._haze(), self.outdoor, self.seed, self.views)
 
     def pairs(self, split: str) -> Dataset[Sample]:
         if split not in ("train", "val", "test"):

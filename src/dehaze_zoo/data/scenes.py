@@ -25,6 +25,15 @@ class Scene:
     depth: Floats
     """(H, W), distance along the optical axis: 1 is the scene's farthest solid point, the sky lies at SKY_DEPTH."""
 
+    def scaled(self, height: int) -> Scene:
+        """The same, averaged over areas down to ``height`` pixels; itself where it is no higher."""
+        rows, columns = self.depth.shape
+        if height >= rows:
+            return self
+        size = max(height, round(columns * height / rows)), height
+        clear, depth = (cv2.resize(whole, size, interpolation=cv2.INTER_AREA) for whole in (self.clear, self.depth))
+        return Scene(np.asarray(clear, np.float32), np.asarray(depth, np.float32))
+
 
 @dataclass(frozen=True)
 class _View:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,22 +23,43 @@ from dehaze_zoo.data.scenes import SKY_DEPTH, Scene, draw_scene
 from dehaze_zoo.errors import ImageError, UsageError
 
 Floats = npt.NDArray[np.float32]
-_BLOCK = 64  # positions within which samples share scenes
+_STREAMS, _KEPT = 8, 16  # of scenes that samples share: 128 are at hand
 _JUDGED_SEED = 0  # validation and test pictures are the same whatever a run's seed
+
+
+@dataclass(frozen=True)
+class Window:
+    """What a training sample shows: ``crop_size`` pixels square out of a picture whose height is drawn, uniformly in its logarithm,
+    between ``lowest`` and ``highest`` pixels; a height below the window's is the window's. Raises UsageError for sizes that are none."""
+
+    crop_size: int
+    lowest: int
+    highest: int
+
+    def __post_init__(self) -> None:
+        if not self.crop_size >= 1 or not 1 <= self.lowest <= self.highest:
+            raise UsageError(f"a window of {self.crop_size} pixels in pictures {self.lowest} to {self.highest} high: no such sizes.")
+
+    def height(self, rng: np.random.Generator) -> int:
+        lowest, highest = (np.log(max(self.crop_size, side)) for side in (self.lowest, self.highest))
+        return round(np.exp(rng.uniform(lowest, highest)))
 
 
 class SceneTraining(Dataset[Sample]):
     """Built-in scenes: the Token's epoch and position choose scene, window and haze. Pictures hold 8-bit levels, as files do.
 
-    ``views`` samples share a scene, each with a window, a mirroring and a haze of its own (drawing the scene is most of the cost); they
-    lie ``_BLOCK`` / views positions apart, so that a batch holds different scenes.
+    ``windows``: from which epoch on which Window holds, the first from 0. With ``views`` 1 each sample is a scene of its own, drawn at
+    its window's size alone. With more, so many samples share a scene (drawing it is most of the cost): it is drawn whole, and each takes
+    a size, a window, a mirroring and a haze of its own. They lie far apart: a sample's scene is any of the ``_KEPT`` newest of its
+    stream, and a batch takes from ``_STREAMS`` in turn. Raises UsageError for ``views`` below 1.
     """
 
-    def __init__(self, samples: int, crop_size: int, frame: int, haze: Hazing, outdoor: float, seed: int, views: int = 1) -> None:
-        if views < 1 or _BLOCK % views:
-            raise UsageError(f"data.views={views}: must be 1, 2, 4, 8, 16, 32 or {_BLOCK}.")
-        self.samples, self.crop_size, self.frame, self.haze, self.outdoor, self.seed = samples, crop_size, frame, haze, outdoor, seed
+    def __init__(self, samples: int, windows: Mapping[int, Window], haze: Hazing, outdoor: float, seed: int, views: int = 1) -> None:
+        if views < 1:
+            raise UsageError(f"data.views={views}: a scene is for one sample or more.")
+        self.samples, self.windows, self.haze, self.outdoor, self.seed = samples, dict(windows), haze, outdoor, seed
         self.views = views
+        self.whole = max(max(window.highest, window.crop_size) for window in windows.values())
         self._drawn: dict[tuple[int, int], Scene] = {}
 
     def __len__(self) -> int:
@@ -45,23 +67,28 @@ class SceneTraining(Dataset[Sample]):
 
     def __getitem__(self, token: Token) -> Sample:
         rng = generator(self.seed, "train sample", token.epoch, token.position)
-        apart = _BLOCK // self.views
-        scene = self._scene(token.epoch, token.position // _BLOCK * apart + token.position % apart)
-        top, left = (int(rng.integers(side - self.crop_size + 1)) for side in scene.clear.shape[:2])
-        window = slice(top, top + self.crop_size), slice(left, left + self.crop_size)
+        window = self.windows[max(epoch for epoch in self.windows if epoch <= token.epoch)]
+        crop, height = window.crop_size, window.height(rng)
+        if self.views == 1:
+            scene = draw_scene(rng, crop, crop, height, self.outdoor)
+        else:
+            scene = self._shared(token.epoch * self.samples + token.position, rng).scaled(height)
+        top, left = (int(rng.integers(side - crop + 1)) for side in scene.clear.shape[:2])
+        here = slice(top, top + crop), slice(left, left + crop)
         mirror = slice(None, None, int(rng.choice((-1, 1))))
-        clear, depth = (np.ascontiguousarray(whole[window][:, mirror]) for whole in (scene.clear, scene.depth))
+        clear, depth = (np.ascontiguousarray(whole[here][:, mirror]) for whole in (scene.clear, scene.depth))
         return _sample(clear, depth, self.haze, rng, f"{token.epoch}_{token.position}")
 
-    def _scene(self, epoch: int, number: int) -> Scene:
-        key = (epoch, number)
+    def _shared(self, position: int, rng: np.random.Generator) -> Scene:
+        stream, newest = position % _STREAMS, position // _STREAMS // self.views
+        key = (stream, int(rng.integers(max(0, newest - _KEPT + 1), newest + 1)))
         if key not in self._drawn:
-            while len(self._drawn) >= _BLOCK // self.views and self._drawn:
-                del self._drawn[next(iter(self._drawn))]  # the oldest
-            rng = generator(self.seed, "train scene", epoch, number)
-            frame = round(np.exp(rng.uniform(np.log(self.crop_size), np.log(max(self.crop_size, self.frame)))))
-            height, width = (self.crop_size,) * 2 if self.views == 1 else (max(self.crop_size, frame), max(self.crop_size, frame * 4 // 3))
-            self._drawn[key] = draw_scene(rng, height, width, frame, self.outdoor)
+            own = [other for other in self._drawn if other[0] == stream]
+            if len(own) >= _KEPT:
+                del self._drawn[min(own)]
+            self._drawn[key] = draw_scene(
+                generator(self.seed, "train scene", *key), self.whole, self.whole * 4 // 3, self.whole, self.outdoor
+            )
         return self._drawn[key]
 
 
