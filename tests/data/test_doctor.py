@@ -12,7 +12,8 @@ from PIL import Image
 
 import data_minis as minis
 from dehaze_zoo import doctor
-from dehaze_zoo.cli import compose
+from dehaze_zoo.cli import compose, run_verb
+from dehaze_zoo.data.decoder import decoder_stamp
 from dehaze_zoo.data.diagnosis import Diagnosis, diagnose, spans
 from dehaze_zoo.data.examine import SKETCH, alike, examine, examine_all
 from dehaze_zoo.data.sets import LAYOUTS
@@ -165,3 +166,20 @@ def test_the_verb_writes_its_report_and_tells_by_its_code(tmp_path: Path, capsys
     assert (code, report["pairs"], report["expected"]) == (0, 3, 4322)
     with pytest.raises(UsageError, match="made on the fly"):
         asked("data=synthetic")
+
+
+def test_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Paths as the shell gives them, exit codes, and the decoder's stamp beside the report."""
+    root = tmp_path / "my set, (old) = ~"
+    minis.flat_sots(root)
+    words = ["data=reside_indoor", f"data.root={root}", f"run_dir={tmp_path / 'run'}"]
+    assert run_verb("doctor", doctor.job, words) == 0
+    assert json.loads((tmp_path / "run" / "environment.json").read_text())["decoder"] == decoder_stamp()
+    (root / "gt" / "1401.png").unlink()
+    assert run_verb("doctor", doctor.job, words) == 1
+    (root / "gt").rename(root / "sharp")
+    with pytest.raises(UsageError, match=r"no test pairs found(.|\n)*Renamed\?"):
+        run_verb("doctor", doctor.job, words)
+    with pytest.raises(UsageError, match="no such file or folder"):
+        run_verb("doctor", doctor.job, ["data=reside_indoor", f"data.root={tmp_path / 'none'}"])
+    capsys.readouterr()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from itertools import islice, permutations
 from pathlib import Path
 
@@ -55,7 +54,8 @@ def _renamed(root: Path) -> str:
         for hazy, clear in islice(permutations(inside, 2), 12):
             stems = [path.stem for path in islice(pictures(hazy), _MANY)]
             clears = {path.stem for path in pictures(clear)}
-            if stems and all(stem in clears or re.split("_", stem)[0] in clears for stem in stems) and not clears <= {*stems}:
+            paired = sum(stem in clears or stem.split("_")[0] in clears for stem in stems)
+            if 2 * paired >= len(stems) > 0 and not clears <= {*stems}:
                 return f"Renamed? data=folder data.hazy={hazy} data.clear={clear} takes them as they are."
             if stems and clears == {*stems}:
                 return f"{hazy.name} and {clear.name} pair by their names: data=folder data.hazy=DIR data.clear=DIR says which is which."
