@@ -8,6 +8,7 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -42,6 +43,14 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
     Image.new("RGB", (40, 30), (90, 120, 150)).save(folder / "photos" / "photo.jpg")
     write_safetensors(dehaze_zoo.create_model("gunet_t"), folder / "weights.ckpt", "gunet_t")
     write_safetensors(dehaze_zoo.create_model("ktdn"), folder / "teacher.ckpt", "ktdn")
+    small: dict[str, Any] = {"codebook_size": 32, "width": 32, "depth": 1}
+    ridcp: Any = dehaze_zoo.create_model("ridcp", **small)
+    write_safetensors(ridcp, folder / "ridcp.ckpt", "ridcp", small)
+    ridcp.quantiser.frequency_gap[0] = 0.1
+    write_safetensors(ridcp, folder / "ridcp.safetensors", "ridcp", small)
+    (folder / "sharp").mkdir()
+    for i in range(4):
+        Image.effect_noise((40, 36), 60 + i).convert("RGB").save(folder / "sharp" / f"{i}.png")
     return folder
 
 

@@ -93,7 +93,14 @@ def test_the_search_counts_what_the_network_itself_would_choose(networks: tuple[
 def words(desk: Path, *more: str, **replaced: Any) -> list[str]:
     own = {"checkpoint": desk / "stage2.ckpt", "stage1": desk / "stage1.safetensors", "clear": desk / "clear", "hazy": desk / "hazy"}
     own |= replaced
-    return ["trainer=cpu", "highest=40", "step=10", "shown=0", *(f"{key}={value}" for key, value in own.items() if value is not None), *more]
+    return [
+        "trainer=cpu",
+        "highest=40",
+        "step=10",
+        "shown=0",
+        *(f"{key}={value}" for key, value in own.items() if value is not None),
+        *more,
+    ]
 
 
 def test_the_verb_leaves_weights_figures_and_a_report(desk: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -102,7 +109,10 @@ def test_the_verb_leaves_weights_figures_and_a_report(desk: Path, tmp_path: Path
         (tmp_path / "hazy" / path.name).write_bytes(path.read_bytes())
     (tmp_path / "hazy" / "torn.png").write_bytes((desk / "hazy" / "0.png").read_bytes()[:60])
     out = tmp_path / "out"
-    assert run_verb("ridcp_matching", ridcp_matching.job, words(desk, f"run_dir={out}", "shown=2", "strip=[0,20]", hazy=tmp_path / "hazy")) == 1  # a picture was torn
+    assert (
+        run_verb("ridcp_matching", ridcp_matching.job, words(desk, f"run_dir={out}", "shown=2", "strip=[0,20]", hazy=tmp_path / "hazy"))
+        == 1
+    )  # a picture was torn
     report = json.loads((out / "report.json").read_text())
     assert [entry["file"] for entry in report["failed"]] == [str(tmp_path / "hazy" / "torn.png")]
     assert [point["alpha"] for point in report["curve"]] == [0, 10, 20, 30, 40]
