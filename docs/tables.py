@@ -44,7 +44,7 @@ def data() -> str:
     """Published sets: splits, source, licence."""
     lines = ["| `data=` | what | train / test pairs | from | licence |", "|---|---|--:|---|---|"]
     lines.append("| synthetic | ray-cast scenes with exact depth, endless, seeded, made on the fly | ∞ | built in | MIT |")
-    lines.append("| ridcp_haze | RIDCP's degradation pipeline (haze, darkness, noise, JPEG) over those scenes or your clear pictures | ∞ | built in | MIT |")
+    lines.append("| ridcp_haze | RIDCP's degradations (haze, darkness, noise, JPEG) over scenes or your pictures | ∞ | built in | MIT |")
     lines.append("| clear | your clear pictures alone, for trainings that reconstruct | yours | you | yours |")
     for name, layout in LAYOUTS.items():
         counts = " / ".join(_count(layout.splits.get(name)) for name in ("train", "test"))
