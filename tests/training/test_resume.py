@@ -20,6 +20,10 @@ SIX = ["trainer.max_epochs=1", "data.samples_per_epoch=12", "data.batch_size=2",
 FAMILIES = {
     "gunet": [*SIX, *tiny.NARROW, "callbacks=ema", "callbacks.ema.decay=0.5", "on_nan=skip"],
     "mprnet": [*SIX, "model=mprnet", "model.network.stages=2", "model.mixup_after=0"],  # MixUp draws in the training step
+    "ridcp": [  # two optimisers, stepped by hand
+        *(*SIX, "model=ridcp_vqgan", "loss=l1", "+model.network.codebook_size=32", "+model.network.width=32"),
+        *("model.discriminator.width=8", "data.crop_size=32"),
+    ],
     "ktdn": [*SIX, "model=ktdn", "loss=[l1,laplacian]", "data.crop_size=64", "data.picture_size=[64,64]"],
 }
 KILL = """
