@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -22,7 +23,7 @@ def folders(
     hazy: Path, clear: Path, names: Iterable[tuple[str, str]], size: tuple[int, int] = (24, 32), clear_size: tuple[int, int] | None = None
 ) -> None:
     for number, (hazy_name, clear_name) in enumerate(names):
-        scene = sum(map(ord, clear_name))
+        scene = zlib.crc32(f"{'test' if 'test' in clear.parts else ''} {clear_name}".encode())  # the test split shows other scenes
         picture(hazy / hazy_name, scene, size, 30 + number)
         if not (clear / clear_name).exists():
             picture(clear / clear_name, scene, clear_size or size)
