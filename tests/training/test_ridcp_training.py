@@ -6,7 +6,7 @@ import csv
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -217,7 +217,7 @@ class Scaled:
     """An AdversarialModule's step under a gradient scaler, without a Trainer."""
 
     def __init__(self, scaler: Any) -> None:
-        self.module: Any = build_module(compose("train", STAGE1))
+        self.module = cast(Any, build_module(compose("train", STAGE1)))
         optimizers = [torch.optim.SGD(part, lr=0.1) for part in (self.module.generator_parameters(), self.judge.parameters())]
         self.scaler = scaler
 
