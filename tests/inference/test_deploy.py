@@ -121,7 +121,15 @@ def test_compiled_equals_plain_and_leaves_out_what_tiles_share() -> None:
     assert units(net) == [net.body]
     assert len(units(fold(lively("gunet_t", width=8, depth=1)))) == 7  # the stages, not the fusions
     made = Compiled(net)
-    assert difference(net, made, torch.rand(1, 3, 32, 40)) <= 1e-4
+    hazy = torch.rand(1, 3, 32, 40)
+    assert difference(net, made, hazy) <= 1e-4
+    assert made.failure == ""
+    mean = torch.full((1, 3, 1, 1), 0.25)
+    hooks = [part.mean.register_forward_hook(lambda *_: mean) for part in (net, made.network)]  # type: ignore[union-attr]
+    with torch.no_grad():
+        assert torch.allclose(made(hazy), net(hazy), atol=1e-4)  # what tiles share is heeded
+    for hook in hooks:
+        hook.remove()
     assert made.failure == ""
 
 
