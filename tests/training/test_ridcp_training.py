@@ -23,7 +23,7 @@ from dehaze_zoo.networks.ridcp import VQGAN
 from dehaze_zoo.training import codes as codes_
 from dehaze_zoo.training.adversarial import AdversarialModule
 from dehaze_zoo.training.build import build_module
-from dehaze_zoo.training.ridcp import load_stage1
+from dehaze_zoo.training.ridcp import CodebookModule, load_stage1
 
 BOTH = ["+model.network.codebook_size=32", "+model.network.width=32"]
 JUDGE = ["model.discriminator.width=8"]
@@ -211,6 +211,25 @@ def test_both_optimisers_step_after_the_last_batch_of_a_group(tmp_path: Path, mo
     words = [*STAGE1, "trainer.max_epochs=1", "data.val_pairs=1", "data.samples_per_epoch=5", "data.batch_size=1"]
     tiny.train(tmp_path / "run", *words, "trainer.accumulate_grad_batches=2")
     assert steps == [1, 3, 4]
+
+
+def test_a_batch_that_is_not_finite_is_left_out_on_request(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first batch of the first epoch: alone, and as half of a group of two."""
+    original = CodebookModule.losses_of
+
+    def losses_of(self: CodebookModule, batch: Any) -> dict[str, torch.Tensor]:
+        terms = original(self, batch)
+        first = self.trainer.fit_loop.epoch_loop.batch_idx <= 0 and self.current_epoch == 0
+        return {name: term * float("nan") if first else term for name, term in terms.items()}
+
+    monkeypatch.setattr(CodebookModule, "losses_of", losses_of)
+    words = [*STAGE1, "trainer.max_epochs=2", "data.val_pairs=1", "data.samples_per_epoch=2", "data.batch_size=1", "on_nan=skip"]
+    for together in (1, 2):
+        run_dir = tmp_path / str(together)
+        tiny.train(run_dir, *words, f"trainer.accumulate_grad_batches={together}")
+        assert all(torch.isfinite(value).all() for value in tiny.state(run_dir).values())
+        assert float(table(run_dir)[0]["skipped"]) == 1
+        assert float(table(run_dir)[1]["train/loss"]) > 0
 
 
 class Scaled:

@@ -49,7 +49,8 @@ class EpochProgress(ProgressBar):
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
         if self._bar is not None:
-            self._bar.update(self._task, advance=1, description=f"{_epoch(trainer)}  loss {float(outputs['loss']):.4f}")
+            loss = (outputs or {}).get("loss")  # none where on_nan=skip left the step out
+            self._bar.update(self._task, advance=1, description=_epoch(trainer) + ("" if loss is None else f"  loss {float(loss):.4f}"))
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._validated = True
