@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import zlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -23,7 +24,8 @@ def folders(
     hazy: Path, clear: Path, names: Iterable[tuple[str, str]], size: tuple[int, int] = (24, 32), clear_size: tuple[int, int] | None = None
 ) -> None:
     for number, (hazy_name, clear_name) in enumerate(names):
-        scene = zlib.crc32(f"{'test' if 'test' in clear.parts else ''} {clear_name}".encode())  # the test split shows other scenes
+        split = "test" if "test" in clear.parts else ""  # it shows other scenes
+        scene = zlib.crc32(os.fsencode(split + clear_name))
         picture(hazy / hazy_name, scene, size, 30 + number)
         if not (clear / clear_name).exists():
             picture(clear / clear_name, scene, clear_size or size)
