@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 
 from benchmark_minis import pairs, run
+from dehaze_zoo.checkpoints.shipped import shipped_weights
+from support import shared_dir
 
 playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright (in dehaze-zoo[dev])")
 CHROMIUM = next((found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None)
@@ -36,16 +38,22 @@ def browser() -> Iterator[Any]:
         started.close()
 
 
+def opened(browser: Any, file: Path, wrong: list[str]) -> Any:
+    """The page at file://; what goes wrong in it is added to ``wrong``."""
+    page = browser.new_page(viewport={"width": 1280, "height": 900})
+    page.on("pageerror", lambda error: wrong.append(str(error)))
+    page.on("console", lambda message: wrong.append(message.text) if message.type == "error" else None)
+    page.on("request", lambda request: wrong.append(request.url) if not request.url.startswith(("file:", "data:")) else None)
+    page.goto(file.as_uri())
+    return page
+
+
 @pytest.fixture
 def page(browser: Any, leaderboard: Path) -> Iterator[Any]:
-    opened = browser.new_page(viewport={"width": 1280, "height": 900})
     wrong: list[str] = []
-    opened.on("pageerror", lambda error: wrong.append(str(error)))
-    opened.on("console", lambda message: wrong.append(message.text) if message.type == "error" else None)
-    opened.on("request", lambda request: wrong.append(request.url) if not request.url.startswith(("file:", "data:")) else None)
-    opened.goto(leaderboard.as_uri())
-    yield opened
-    opened.close()
+    shown = opened(browser, leaderboard, wrong)
+    yield shown
+    shown.close()
     assert wrong == []
 
 
@@ -120,6 +128,27 @@ def test_the_plot_has_a_point_for_each_method_with_that_cost(page: Any) -> None:
     page.select_option("#cost", "parameters")
     assert "no costs measured" in page.text_content("#pareto")  # none of these has any
     assert len(column(page, "pairs", 1)) == 3
+
+
+def test_real_networks_on_real_pairs(browser: Any, tmp_path: Path) -> None:
+    shared = shared_dir()
+    names = ["dcp", "aodnet", "gcanet", *(["gunet_t"] if shipped_weights("gunet_t") else [])]
+    words = [f"models=[{','.join(names)}]", "data=[reside_indoor]", f"++roots.reside_indoor='{shared / 'data' / 'sots_indoor_subset'}'"]
+    words += [f"++checkpoints.aodnet='{shared / 'weights' / 'aodnet' / 'dehazer.pth'}'"]
+    words += [f"++checkpoints.gcanet='{shared / 'weights' / 'gcanet' / 'wacv_gcanet_dehaze.pth'}'"]
+    assert run(tmp_path / "run", *words, "limit=3", "examples=1")[0] == 0
+    wrong: list[str] = []
+    page = opened(browser, tmp_path / "run" / "leaderboard.html", wrong)
+    page.locator("#board th", has_text="PSNR").click()
+    assert column(page, "board", 2)[0] == "gcanet"
+    assert sorted(column(page, "board", 2)) == sorted(names)
+    page.fill("#filter", "1400")
+    assert len(column(page, "images", 1)) == 1
+    page.locator("#images tr.pictured").first.click()
+    assert page.locator("#errors figure").count() == len(names)
+    assert page.evaluate("over.naturalWidth > 0 && under.naturalWidth > 0")
+    page.close()
+    assert wrong == []
 
 
 def test_nothing_in_it_refers_to_the_outside(leaderboard: Path) -> None:
