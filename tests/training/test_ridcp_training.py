@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -240,16 +241,14 @@ class Scaled:
         optimizers = [torch.optim.SGD(part, lr=0.1) for part in (self.module.generator_parameters(), self.judge.parameters())]
         self.scaler = scaler
 
-        def step(optimizer: Any, closure: Any) -> None:  # as Lightning's MixedPrecision does
-            closure()
+        def step(optimizer: Any) -> None:  # as Lightning's MixedPrecision does
             scaler.unscale_(optimizer)
+            self.module.on_before_optimizer_step(optimizer)
             scaler.step(optimizer)
             scaler.update()
 
-        held = [SimpleNamespace(optimizer=o, step=lambda closure, o=o: step(o, closure), zero_grad=o.zero_grad) for o in optimizers]
-        self.module.optimizers = lambda: held
-        self.module.on_before_optimizer_step = lambda optimizer: None
-        self.module._trainer = SimpleNamespace(precision_plugin=SimpleNamespace(scaler=scaler))
+        self.module.optimizers = lambda: [SimpleNamespace(step=partial(step, each), zero_grad=each.zero_grad) for each in optimizers]
+        self.module._trainer = SimpleNamespace(precision_plugin=SimpleNamespace(scaler=scaler), optimizers=optimizers)
 
     @property
     def judge(self) -> Any:

@@ -42,7 +42,6 @@ class AdversarialModule(DehazingModule):
         self.code_use: Tensor | None = None
         """How often each code was used in this epoch so far, on this rank: (codes,)."""
         self._accumulate = 1
-        self._pending = False  # gradients that no step has used
 
     # ------------------------------------------------------------------------------------------------------------- the terms
 
@@ -88,38 +87,39 @@ class AdversarialModule(DehazingModule):
         super().on_fit_start()
         self.trainer.accumulate_grad_batches = self._accumulate
 
-    def training_step(self, batch: Mapping[str, Any], batch_idx: int) -> Tensor | None:
+    def training_step(self, batch: Mapping[str, Any], batch_idx: int) -> Tensor:
         total = super().training_step(batch, batch_idx)
         first = batch_idx // self._accumulate * self._accumulate
         together = min(self._accumulate, int(self.trainer.num_training_batches) - first)
-        if total is not None:  # else left out by on_nan=skip
-            self.manual_backward(total / together)
-            self._pending = True
-        if batch_idx - first == together - 1 and self._pending:
+        self.manual_backward(total / together)
+        if batch_idx - first == together - 1:
             self.step_both()
-            self._pending = False
-        return None if total is None else total.detach()
+        return total.detach()
 
     def step_both(self) -> None:
-        """Both optimisers, with the same gradient scale under fp16: the scaler changes it after the generator's step, which comes last."""
+        """Steps the generator's optimiser, and within it (``on_before_optimizer_step``) the discriminator's; zeroes all gradients."""
         held = self.optimizers()
         generator, *others = held if isinstance(held, list) else [held]
-
-        def before() -> None:
-            scaler = getattr(self.trainer.precision_plugin, "scaler", None)
-            for other in others:
-                raw = other.optimizer
-                if scaler is not None:
-                    scaler.unscale_(raw)
-                self.on_before_optimizer_step(raw)  # Lightning calls it for the generator's
-                if scaler is None:
-                    raw.step()
-                else:
-                    scaler.step(raw)
-
-        generator.step(closure=before)
+        generator.step()
         for optimizer in (generator, *others):
             optimizer.zero_grad()
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        """Checks both optimisers' gradients, then steps the discriminator's.
+
+        Here both are unscaled by the same scale; after the generator's step an fp16 scaler changes it.
+        """
+        scaler = getattr(self.trainer.precision_plugin, "scaler", None)
+        others = [each for each in self._optimizers() if each is not optimizer]
+        for other in others:
+            if scaler is not None:
+                scaler.unscale_(other)
+        super().on_before_optimizer_step(optimizer)
+        for other in others:
+            if scaler is None:
+                other.step()
+            else:
+                scaler.step(other)
 
     # ----------------------------------------------------------------------------------------------------------------- codes
 
