@@ -78,6 +78,13 @@ def test_skip_leaves_the_step_out_on_the_way_and_counts_it(spoilt: None, tmp_pat
     assert "skipped: the loss is not finite in epoch 0, batch 1" in capsys.readouterr().out
 
 
+def test_a_refused_batch_leaves_those_accumulated_with_it(spoilt: None, tmp_path: Path) -> None:
+    tiny.train(tmp_path / "run", *AOD, "on_nan=skip", "trainer.accumulate_grad_batches=3")  # the second of three
+    start = {f"network.{key}": value for key, value in tiny.module("model=aodnet").network.state_dict().items()}
+    assert not tiny.same(start, tiny.state(tmp_path / "run"))
+    assert float(batches_of(tmp_path / "run")["skipped"]) == 1
+
+
 def test_skip_gives_up_when_no_step_goes_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(L1Loss, "forward", lambda self, restored, clear: restored.mean() * float("nan"))
     many = f"data.samples_per_epoch={2 * (IN_A_ROW + 3)}"
@@ -147,17 +154,23 @@ def test_fp16_scaling_steps_are_told_apart(tmp_path: Path) -> None:
         module.on_before_optimizer_step(optimizer)
 
 
-def test_two_ranks_stop_together_and_rank_0_names_the_others_batch(tmp_path: Path) -> None:
+@pytest.mark.parametrize("on_nan", ["stop", "skip"])
+def test_two_ranks_stop_or_skip_together_and_rank_0_names_the_others_batch(on_nan: str, tmp_path: Path) -> None:
     script = tmp_path / "run.py"
     script.write_text(
         "import runpy\nfrom dehaze_zoo.training.module import DehazingModule as M\nstart = M.on_train_batch_start\n"
-        "def spoil(self, batch, index):\n    start(self, batch, index)\n    if self.global_rank == 1: batch['hazy'][0] = float('nan')\n"
+        "def spoil(self, batch, index):\n    start(self, batch, index)\n"
+        "    if self.global_rank == 1 and index == 0: batch['hazy'][0] = float('nan')\n"
         "M.on_train_batch_start = spoil\nrunpy.run_module('dehaze_zoo.train', run_name='__main__')\n"
     )
-    words = [*tiny.overrides_of(*AOD, "trainer=ddp_cpu"), f"run_dir={tmp_path / 'run'}"]
+    words = [*tiny.overrides_of(*AOD, "trainer=ddp_cpu", f"on_nan={on_nan}"), f"run_dir={tmp_path / 'run'}"]
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run([sys.executable, str(script), *words], capture_output=True, text=True, timeout=200, env=env)
-    assert done.returncode == 2, done.stderr
-    assert "batch 0, step 0, rank 1: mse = nan" in done.stderr
+    assert done.returncode == (2 if on_nan == "stop" else 0), done.stderr
+    assert "batch 0, step 0, rank 1: mse = nan" in (done.stderr if on_nan == "stop" else done.stdout)
     assert "Traceback" not in done.stderr
-    assert "rank1.pt" in dumped(tmp_path / "run").name
+    if on_nan == "stop":
+        assert "rank1.pt" in dumped(tmp_path / "run").name
+    else:
+        assert float(batches_of(tmp_path / "run")["skipped"]) == 1
+        assert all(torch.isfinite(value).all() for value in tiny.state(tmp_path / "run").values())

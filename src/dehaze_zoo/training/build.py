@@ -201,7 +201,6 @@ def _quieten() -> None:
         ".*smaller than the logging interval.*",
         ".*`broadcast_buffers` is deprecated.*",
         ".*LeafSpec.*",
-        ".*`training_step` returned `None`.*",  # on_nan=skip says so itself
         ".*your dataloader is not resumable.*",  # the sampler starts at its position by itself
     ):
         warnings.filterwarnings("ignore", message)

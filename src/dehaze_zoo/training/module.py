@@ -73,6 +73,8 @@ class DehazingModule(LightningModule):
         self._taken: tuple[Mapping[str, Any], int, Mapping[str, Tensor]] = ({}, 0, {})  # the one that is being taken
         self._statistics: list[Tensor] = []
         self._in_a_row = 0
+        self._fed = True  # whether a batch of this step had a finite loss
+        self._batches_a_step = 1
         self.layout = torch.channels_last if channels_last else torch.contiguous_format
         self._configured: list[list[tuple[float, float]]] = []
         self._judged: list[Tensor] = []
@@ -103,12 +105,16 @@ class DehazingModule(LightningModule):
         """Every configured term between two images, weighed and scaled."""
         return {name: self.loss_scale * term.weight * term.loss(restored, clear) for name, term in self.terms.items()}
 
-    def training_step(self, batch: Mapping[str, Any], batch_idx: int) -> Tensor | None:
+    def training_step(self, batch: Mapping[str, Any], batch_idx: int) -> Tensor:
         terms = self.losses_of(batch)
         total = torch.stack(list(terms.values())).sum()
         self._taken = (batch, batch_idx, terms)
+        if batch_idx % self._batches_a_step == 0:
+            self._fed = False
         if self._refused("loss", not torch.isfinite(total)):
-            return None
+            # A gradient of zeros: under DDP every step must go backward, and batches accumulated before it keep theirs.
+            return torch.stack([0 * p.sum() for p in self.parameters() if p.requires_grad]).sum()
+        self._fed = True
         self.note({**terms, "loss": total}, len(batch["hazy"]))
         return total
 
@@ -117,17 +123,22 @@ class DehazingModule(LightningModule):
 
         An fp16 scaler leaves such steps out too while it looks for its scale: no fault of the run, and counted apart.
         """
+        if not self._fed:  # every batch of this step was refused
+            self._leave_out()
+            return
         groups = [group for each in self._optimizers() for group in each.param_groups]
-        gradients = [p.grad for group in groups for p in group["params"] if p.grad is not None]
-        is_finite = finite(gradients)
+        is_finite = finite([p.grad for group in groups for p in group["params"] if p.grad is not None])
         scaler = getattr(self.trainer.precision_plugin, "scaler", None)
         if not is_finite and scaler is not None and scaler.get_scale() > 1:
             self.counts["scaling_steps"] += 1
         elif self._refused("gradient", not is_finite):
-            for each in self._optimizers():
-                each.zero_grad()  # parameters without a gradient stay as they are
-        elif gradients:  # none: the loss was refused
+            self._leave_out()
+        else:
             self._in_a_row = 0
+
+    def _leave_out(self) -> None:
+        for each in self._optimizers():
+            each.zero_grad()  # parameters without a gradient stay as they are
 
     def _refused(self, what: str, not_finite: bool) -> bool:
         """Whether the step must be left out on every rank (on_nan=skip). Raises UsageError on rank 0 where it must not (on_nan=stop)."""
@@ -201,6 +212,7 @@ class DehazingModule(LightningModule):
         self._configured = [[(o.defaults["lr"], o.defaults.get("weight_decay", 0.0)) for _ in o.param_groups] for o in self._optimizers()]
 
     def on_train_start(self) -> None:
+        self._batches_a_step = self.trainer.accumulate_grad_batches
         self._begin(self.current_epoch)  # Lightning begins an epoch that is resumed in its midst without on_train_epoch_start
 
     def on_train_epoch_start(self) -> None:
