@@ -51,6 +51,12 @@ def reside_outdoor(root: Path) -> None:
     reside_indoor(root)
 
 
+def ots_parts(root: Path) -> None:
+    """The four downloads unpacked beside the clear pictures, with depth maps."""
+    folders(root / "OTS", root / "OTS" / "clear", OTS)
+    picture(root / "OTS" / "depth" / "0001.png")
+
+
 def haze4k(root: Path) -> None:
     folders(root / "Haze4K" / "train" / "haze", root / "Haze4K" / "train" / "gt", HAZE4K)
     folders(root / "Haze4K" / "test" / "haze", root / "Haze4K" / "test" / "gt", HAZE4K[:2])
@@ -133,6 +139,7 @@ def own(root: Path) -> None:
 MINIS: dict[str, tuple[Callable[[Path], None], str, dict[str, int]]] = {
     "reside_indoor": (reside_indoor, "reside_indoor", {"train": 6, "test": 6}),
     "reside_outdoor": (reside_outdoor, "reside_outdoor", {"train": 4, "test": 2}),
+    "ots_parts": (ots_parts, "reside_outdoor", {"train": 4}),
     "haze4k": (haze4k, "haze4k", {"train": 3, "test": 2}),
     "rs_haze": (rs_haze, "rs_haze", {"train": 3, "test": 1}),
     "in_gt": (in_gt, "reside_indoor", {"train": 3, "test": 2}),

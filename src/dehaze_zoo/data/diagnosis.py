@@ -11,7 +11,7 @@ from typing import Any
 
 from dehaze_zoo.data.examine import Facts, alike, examine_all
 from dehaze_zoo.data.hints import packed
-from dehaze_zoo.data.layouts import SUFFIXES, NoPairsError, Pair, PairList, find_pairs, find_pictures, layout_of, pair_folders
+from dehaze_zoo.data.layouts import SUFFIXES, NoPairsError, Pair, PairList, find_pairs, find_pictures, hazy_folders, layout_of, pair_folders
 from dehaze_zoo.data.sets import BORDER, Layout, Split
 
 JUNK = ("thumbs.db", "desktop.ini")
@@ -74,7 +74,8 @@ def diagnose(
         return _unpaired(layout, root, watch)
     parts, absent = _parts(layout, root, hazy, clear)
     pairs = [pair for part in parts for pair in part.found.pairs]
-    folders = list(dict.fromkeys(folder for part in parts for folder in (part.found.hazy, part.found.clear)))
+    found = [part.found for part in parts]
+    folders = list(dict.fromkeys(folder for f in found for folder in (*hazy_folders(f.hazy, f.clear), f.clear)))
     clears = {path for part in parts for path in (*part.found.lone, *(pair.clear for pair in part.found.pairs))}
     paths = sorted(clears | {pair.hazy for pair in pairs} | {problem.file for part in parts for problem in part.found.problems})
     facts = dict(zip(paths, _watched(examine_all(paths, [path in clears for path in paths]), len(paths), watch), strict=True))

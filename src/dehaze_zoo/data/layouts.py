@@ -19,9 +19,9 @@ HAZY_FOLDERS = ("hazy", "haze", "in", "input")
 CLEAR_FOLDERS = ("gt", "clear", "clean", "target")
 SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".ppm"))
 DEEPEST = 4  # levels of folders that are searched for a set
-_ROLE = re.compile(
-    r"(?:[_-](?:indoor|outdoor))?[_-](?:(?P<hazy>hazy|haze)|gt|clear|clean)$", re.IGNORECASE
-)  # 01_hazy.png, 01_outdoor_GT.jpg
+_PART = re.compile(r"(ots[_-]?)?part[_-]?\d+", re.IGNORECASE)  # OTS's four, where they lie beside the clear pictures
+# 01_hazy.png, 01_outdoor_GT.jpg
+_ROLE = re.compile(r"(?:[_-](?:indoor|outdoor))?[_-](?:(?P<hazy>hazy|haze)|gt|clear|clean)$", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -174,13 +174,15 @@ def _choose(layout: Layout, split: str, root: Path, found: list[Place]) -> Place
 
 
 def pair_folders(hazy: str | os.PathLike[str], clear: str | os.PathLike[str]) -> PairList:
-    """Pair the pictures of two folders (and of folders below them), by name; or of one folder, whose names then end in _hazy and _GT.
+    """Pair the pictures of two folders (and of folders below them), by name; or of one folder, whose names then end in _hazy and _GT;
+    or of the folders part1, part2, ... beside the clear one, where ``hazy`` is the folder that holds them all.
 
     A hazy stem's clear picture has the same stem, or the longest part of it that ends before an underscore (1_1_0.9 -> 1),
     with any suffix; a last word _hazy, _GT, ... is left out. UsageError where a folder is missing or holds no picture.
     """
     hazy, clear = Path(hazy), Path(clear)
-    hazies, others = sorted(pictures(hazy)), sorted(pictures(clear)) if clear != hazy else []
+    hazies = sorted(path for top in hazy_folders(hazy, clear) for path in pictures(top))
+    others = sorted(pictures(clear)) if clear != hazy else []
     if clear == hazy:
         roles = {path: role for path in hazies if (role := _ROLE.search(path.stem))}
         hazies, others = [p for p, role in roles.items() if role["hazy"]], [p for p, role in roles.items() if not role["hazy"]]
@@ -202,6 +204,11 @@ def pair_folders(hazy: str | os.PathLike[str], clear: str | os.PathLike[str]) ->
             raise UsageError(f"{folder}: the folder of the {what} pictures {why}.\nPictures are {', '.join(sorted(SUFFIXES))}.")
     lone = sorted({*clears.values()} - {pair.clear for pair in pairs})
     return PairList(hazy, clear, pairs, problems, lone)
+
+
+def hazy_folders(hazy: Path, clear: Path) -> list[Path]:
+    """Where below ``hazy`` its pictures lie: in it, or in its parts where it holds the clear folder too."""
+    return [folder for folder in subfolders(hazy) if _PART.fullmatch(folder.name)] if hazy in clear.parents else [hazy]
 
 
 def hold_out(pairs: Sequence[Pair], holdout: float | Sequence[Any]) -> tuple[list[Pair], list[Pair]]:
@@ -259,6 +266,8 @@ def _places(
     second = next((names[name] for name in clear if name in names), None) if clear is not None else first
     if first and second:
         yield Place(first, second, way)
+    elif second and any(_PART.fullmatch(name) for name in names):
+        yield Place(folder, second, way)
     elif clear is not None and _holds_both(folder):
         yield Place(folder, folder, way)
     elif levels:

@@ -42,7 +42,7 @@ class Window:
 
     def height(self, rng: np.random.Generator) -> int:
         lowest, highest = (np.log(max(self.crop_size, side)) for side in (self.lowest, self.highest))
-        return round(np.exp(rng.uniform(lowest, highest)))
+        return round(float(np.exp(rng.uniform(lowest, highest))))
 
 
 class SceneTraining(Dataset[Sample]):
