@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from unittest import mock
 
@@ -61,7 +62,7 @@ def compare(name: str, side: int, forms: list[str], rounds: int) -> bool:
     made: dict[str, nn.Module] = {"eager": Contiguous(network), "plain": network}
     for form in forms:
         made[form] = MAKERS[form](network)
-    work: dict[str, Work] = {form: (lambda net=net: net(hazy)) for form, net in made.items()}
+    work: dict[str, Work] = {form: partial(net, hazy) for form, net in made.items()}
     warm = {}
     for form, run in work.items():
         start = time.perf_counter()

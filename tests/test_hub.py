@@ -18,7 +18,7 @@ from dehaze_zoo.checkpoints.writing import write_safetensors
 from dehaze_zoo.cli import compose
 from dehaze_zoo.errors import UsageError
 
-SMALL = {"width": 8, "depth": 1}
+SMALL: dict[str, Any] = {"width": 8, "depth": 1}
 
 
 @pytest.fixture

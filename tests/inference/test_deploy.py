@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,7 +22,7 @@ from dehaze_zoo.networks.registry import list_models
 PICTURE = from_pil(Image.fromarray(np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8)))
 
 
-def lively(name: str, **design: int) -> nn.Module:
+def lively(name: str, **design: Any) -> nn.Module:
     """With norms as training leaves them, far from the identity."""
     torch.manual_seed(0)
     net = create_model(name, **design)
@@ -113,7 +114,8 @@ class Small(nn.Module):
 
     def forward(self, hazy: torch.Tensor) -> torch.Tensor:
         x: torch.Tensor = self.body(hazy)
-        return x - self.mean(x) + 0.5
+        mean: torch.Tensor = self.mean(x)
+        return x - mean + 0.5
 
 
 def test_compiled_equals_plain_and_leaves_out_what_tiles_share() -> None:

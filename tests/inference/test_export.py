@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,7 +16,7 @@ from dehaze_zoo.cli import compose
 from dehaze_zoo.errors import UsageError
 from dehaze_zoo.inference.export import export, export_network
 
-SMALL = {"width": 8, "depth": 1}
+SMALL: dict[str, Any] = {"width": 8, "depth": 1}
 ODD = ((1, 1), (5, 3), (33, 90))
 
 

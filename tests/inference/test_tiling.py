@@ -54,7 +54,8 @@ class Blur(nn.Module):
         local = nn.functional.avg_pool2d(padded, 5, 1)
         grid = nn.functional.avg_pool2d(hazy[..., : hazy.shape[2] // 4 * 4, : hazy.shape[3] // 4 * 4], 4)
         grid = nn.functional.interpolate(grid, size=hazy.shape[2:], mode="nearest")
-        return 0.4 * local + 0.3 * grid + 0.3 * self.mean(hazy)
+        mean: Tensor = self.mean(hazy)
+        return 0.4 * local + 0.3 * grid + 0.3 * mean
 
 
 @pytest.mark.parametrize("size", [(400, 600), (128, 700), (700, 40), (136, 132), (1, 1000)])
@@ -83,7 +84,7 @@ def test_gunet_in_tiles_needs_the_shared_means(monkeypatch: pytest.MonkeyPatch) 
     network = create_model("gunet_t", width=8)
     with torch.no_grad():
         for parameter in network.parameters():
-            parameter *= 1.7 if parameter.ndim == 4 else 1
+            parameter.mul_(1.7 if parameter.ndim == 4 else 1.0)
     y, x = np.mgrid[0:360, 0:640]
     picture = np.repeat((0.1 + 0.8 * x / 640 + 0.05 * np.sin(y / 40))[..., None], 3, 2).astype(np.float32)  # dark left, bright right
     whole = restore_pixels(network, picture)

@@ -15,7 +15,7 @@ from torch.utils._pytree import tree_leaves
 
 from dehaze_zoo.networks.blocks.tiles import Tiling
 
-MOST_ON_CPU = 2_000_000_000
+MOST_ON_CPU = 1_600_000_000
 """Bytes that a network may hold at once for one picture: with torch itself and the picture, 100 megapixels stay below 4 GB."""
 _PROBE = 192
 _known: WeakKeyDictionary[nn.Module, float] = WeakKeyDictionary()
@@ -62,7 +62,8 @@ def peak_bytes(network: nn.Module, probe: torch.Tensor) -> int:
         before = torch.cuda.memory_allocated(probe.device)
         network(probe)
         return int(torch.cuda.max_memory_allocated(probe.device) - before)
-    with _Held() as held:
+    held = _Held()
+    with held:
         network(probe)
     return held.peak
 

@@ -48,7 +48,8 @@ class Steady:
             moved = np.abs(now - self.last).mean(2, keepdims=True)
             keep = KEEP * np.exp(-((moved / STILL) ** 2))
             steady = keep * self.change + (1 - keep) * change
-        self.last, self.change = now, np.asarray(steady, np.float32)
+        self.last = np.asarray(now, np.float32)
+        self.change = np.asarray(steady, np.float32)
         correction = cv2.resize(np.asarray(steady - change, np.float32), (width, height), interpolation=cv2.INTER_LINEAR)
         return np.asarray(np.clip(np.rint(restored + 255 * correction.reshape(restored.shape)), 0, 255), dtype=np.uint8)
 
