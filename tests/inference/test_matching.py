@@ -85,7 +85,7 @@ def test_the_search_counts_what_the_network_itself_would_choose(networks: tuple[
             0
         )
         assert torch.equal(use, by_codes)
-    assert not torch.equal(found.hazy[0], found.hazy[2])
+    assert not torch.equal(found.hazy[0], found.hazy[-1])
     assert found.divergences[found.best] == min(found.divergences)
     assert code_use(stage2.quantiser, stage2.unquantised(pictures["hazy"][0][..., :32, :32])).sum() == 64
 
@@ -115,7 +115,10 @@ def test_the_verb_leaves_weights_figures_and_a_report(desk: Path, tmp_path: Path
     )  # a picture was torn
     report = json.loads((out / "report.json").read_text())
     assert [entry["file"] for entry in report["failed"]] == [str(tmp_path / "hazy" / "torn.png")]
-    assert [point["alpha"] for point in report["curve"]] == [0, 10, 20, 30, 40]
+    tried = [point["alpha"] for point in report["curve"]]
+    assert tried == sorted(tried)
+    assert {0, 10, 20, 30, 40} < set(tried)
+    assert sum(abs(alpha - report["alpha"]) < 3 for alpha in tried) >= 2  # finer around the best
     assert report["alpha"] == min(report["curve"], key=lambda point: float(point["kl"]))["alpha"]
     assert report["kl"] <= report["kl_at_0"]
     net = create_model("ridcp", out / "ridcp_matched.safetensors")  # its design is in the file

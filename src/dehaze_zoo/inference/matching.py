@@ -31,6 +31,8 @@ from dehaze_zoo.outcome import Outcome
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
+FINER = 8
+"""Parts into which the search cuts the stretch around the best alpha."""
 KEPT = 2**30
 """Bytes of features that are kept between the two passes over the hazy pictures; beyond, they are computed again."""
 
@@ -107,6 +109,7 @@ class Features:
 def match(clear: Features, hazy: Features, alphas: Sequence[float]) -> Matching:
     """Counts codes on clear pictures by ``clear``'s network (stage 1) and on hazy ones by ``hazy``'s (stage 2), at each of ``alphas``.
 
+    ``alphas`` from 0 up; then finer ones between the neighbours of the best.
     Raises UsageError where no picture of a kind could be read.
     """
     quantiser, use = hazy.network.quantiser, {}
@@ -116,12 +119,24 @@ def match(clear: Features, hazy: Features, alphas: Sequence[float]) -> Matching:
             if not counts:
                 raise UsageError(f"{name}: none of the {len(features.files)} pictures could be read. {features.failed[0]['why']}")
             use[name] = torch.stack(counts).sum(0)
-        gap, ways = frequency_gap(use["clear"], use["hazy"]), [alpha for alpha in alphas if alpha != 0]
-        factors = (torch.tensor(ways, device=gap.device)[:, None] * gap).exp()
-        searched = torch.zeros(len(ways), len(gap), dtype=torch.int64, device=gap.device)
-        for each in bar.track(hazy, total=len(hazy.files), description="alpha"):
-            searched += code_use(quantiser, each, factors)
-    return Matching(use["clear"].cpu(), [0.0, *ways], torch.cat([use["hazy"][None], searched]).cpu())
+        gap = frequency_gap(use["clear"], use["hazy"])
+
+        def search(ways: Sequence[float]) -> dict[float, Tensor]:
+            factors = (torch.tensor(ways, device=gap.device)[:, None] * gap).exp()
+            counts = torch.zeros(len(ways), len(gap), dtype=torch.int64, device=gap.device)
+            for each in bar.track(hazy, total=len(hazy.files), description="alpha"):
+                counts += code_use(quantiser, each, factors)
+            return dict(zip(ways, counts.cpu(), strict=True))
+
+        def found() -> Matching:
+            ways = sorted(tried)
+            return Matching(use["clear"].cpu(), ways, torch.stack([tried[alpha] for alpha in ways]))
+
+        tried = {0.0: use["hazy"].cpu(), **search([alpha for alpha in alphas if alpha != 0])}
+        coarse = found()
+        low, high = coarse.alphas[max(coarse.best - 1, 0)], coarse.alphas[min(coarse.best + 1, len(tried) - 1)]
+        tried |= search([alpha for alpha in (low + (high - low) * i / FINER for i in range(1, FINER)) if alpha not in tried])
+    return found()
 
 
 def acquire(cfg: DictConfig, run_dir: Path) -> Outcome:
