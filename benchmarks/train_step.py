@@ -80,7 +80,7 @@ def loop_steps(stepper: Stepper, data: list[dict[str, Any]]) -> list[float]:
     clock = Clock()
     with tempfile.TemporaryDirectory() as folder:
         trainer = build_trainer(stepper.cfg, Path(folder), place(stepper.cfg.trainer))
-        trainer.callbacks.insert(0, clock)
+        trainer.callbacks.insert(0, clock)  # type: ignore[attr-defined]
         trainer.fit_loop.max_epochs, trainer.limit_val_batches = 1, 0
         trainer.fit(stepper.module, train_dataloaders=DataLoader(data, batch_size=None))  # type: ignore[arg-type]
     return [b - a for a, b in zip(clock.ends[2:], clock.ends[3:], strict=False)]

@@ -18,6 +18,7 @@ from importlib.metadata import distributions, entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from dehaze_zoo import launchers
 from dehaze_zoo.errors import UsageError, near_misses
 from dehaze_zoo.launchers import QUOTED as _QUOTED
 from dehaze_zoo.launchers import RUN_DIR as _RUN_DIR
@@ -94,8 +95,9 @@ def _composed(verb: str, overrides: list[str]) -> DictConfig:
     for key, own in before.items():
         folder = Path(run_dir, str(key))
         if not os.environ.get(_RUN_DIR):  # not in the other processes of a DDP run
-            command = [sys.executable, "-m", f"dehaze_zoo.{verb}", *given, *own, f"run_dir={_quoted(str(folder))}", "resume=auto"]
-            code = subprocess.run(command, env={**os.environ, _QUOTED: "1"}).returncode
+            code = launchers.Job(launchers.command(verb, [*given, *own, f"run_dir={_quoted(str(folder))}", "resume=auto"]), folder).run()
+            if code > 128:  # asked to leave, and so are we
+                raise SystemExit(code)
             if code:
                 raise UsageError(f"the run for {key} in {folder} failed (exit code {code}); it says why above.")
         overrides = [*overrides, f"{key}={_quoted(str(folder / 'checkpoints' / 'best.ckpt'))}"]
@@ -109,7 +111,7 @@ def _then(cfg: DictConfig) -> int:
         return 0
     for name, (verb, *own) in after.items():
         command = [sys.executable, "-m", f"dehaze_zoo.{verb}", *map(str, own), f"run_dir={Path(cfg.run_dir, str(name))}"]
-        code = subprocess.run(command).returncode
+        code = subprocess.run(command, env={key: text for key, text in os.environ.items() if key != _QUOTED}).returncode
         if code:
             return code
     return 0
@@ -190,10 +192,9 @@ def _sweep(verb: str, overrides: list[str], search: list[str]) -> int:
 
 
 def _launcher(cfg: DictConfig) -> Any:
-    from dehaze_zoo.launchers import Local
     from dehaze_zoo.made import made
 
-    return made(cfg.launcher) if cfg.get("launcher") else Local()
+    return made(cfg.launcher) if cfg.get("launcher") else launchers.Local()
 
 
 def _handed_over(verb: str, cfg: DictConfig, overrides: list[str]) -> bool:
@@ -203,15 +204,13 @@ def _handed_over(verb: str, cfg: DictConfig, overrides: list[str]) -> bool:
     launcher = _launcher(cfg)
     if not hasattr(launcher, "hand_over"):
         return False
-    from dehaze_zoo.launchers import Job, command
-
     _check_paths(cfg)
     run_dir = Path(cfg.run_dir).absolute()
     run_dir.mkdir(parents=True, exist_ok=True)
     own = [text for text in overrides if not text.lstrip("+~").startswith(("launcher=", "launcher.", "run_dir=", "resume="))]
     resume = cfg.get("resume") or "auto"
     words = [*own, f"resume={resume if resume == 'auto' else _quoted(resume)}", f"run_dir={_quoted(str(run_dir))}"]
-    print(launcher.hand_over(Job(command(verb, words), run_dir)))
+    print(launcher.hand_over(launchers.Job(launchers.command(verb, words), run_dir)))
     return True
 
 

@@ -74,9 +74,14 @@ class _Process:
         self.process.send_signal(signal.SIGTERM)
 
     def wait(self) -> int:
+        before: Any = None
         with suppress(ValueError):  # not the main thread: signals are another's
-            signal.signal(signal.SIGTERM, lambda number, frame: self.process.send_signal(number))
-        return self.process.wait()
+            before = signal.signal(signal.SIGTERM, lambda number, frame: self.process.send_signal(number))
+        while (code := self.poll()) is None:  # wait() would hold a lock that send_signal needs, in the handler on this thread
+            time.sleep(0.2)
+        if before is not None:
+            signal.signal(signal.SIGTERM, before)
+        return code
 
 
 class Local:

@@ -90,6 +90,23 @@ def test_submitit_runs_it_and_its_exit_code_comes_back(tmp_path: Path) -> None:
     assert codes == [0, 3]
 
 
+def test_a_run_within_a_run_is_told_to_leave_and_its_code_comes_back(tmp_path: Path) -> None:
+    inner = (
+        "import pathlib, signal, sys, time\n"
+        "signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))\npathlib.Path(sys.argv[1], 'ready').touch()\ntime.sleep(60)\n"
+    )
+    outer = (
+        "import sys\nfrom pathlib import Path\nfrom dehaze_zoo.launchers import Job\n"
+        f"sys.exit(Job([sys.executable, '-c', {inner!r}, {str(tmp_path)!r}], Path({str(tmp_path)!r})).run())\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", outer])
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "ready").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.terminate()
+    assert process.wait(timeout=60) == 143
+
+
 def test_a_preempted_job_saves_before_it_is_submitted_again(tmp_path: Path) -> None:
     pytest.importorskip("submitit")
     code = (

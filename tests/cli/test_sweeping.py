@@ -168,7 +168,7 @@ def test_spaces_are_hydras_own_syntax() -> None:
     search = sweeping.OptunaSearch()
     words = {
         "lr=tag(log,interval(1e-4,1e-2))": optuna.distributions.FloatDistribution(1e-4, 1e-2, log=True),
-        "n=interval(2,8)": optuna.distributions.IntDistribution(2, 8),
+        "n=int(interval(2,8))": optuna.distributions.IntDistribution(2, 8),
         "b=range(8,33,8)": optuna.distributions.IntDistribution(8, 32, step=8),
         "model=gunet_t,gunet_s": optuna.distributions.CategoricalDistribution(["gunet_t", "gunet_s"]),
         "loss=choice([l1,ssim],mse)": optuna.distributions.CategoricalDistribution(["[l1,ssim]", "mse"]),
