@@ -23,7 +23,8 @@ from dehaze_zoo.data.scenes import SKY_DEPTH, Scene, draw_scene
 from dehaze_zoo.errors import ImageError, UsageError
 
 Floats = npt.NDArray[np.float32]
-_STREAMS, _KEPT = 8, 16  # of scenes that samples share: 128 are at hand
+_STREAMS = 8  # of scenes that samples share: a batch takes from each in turn
+_AT_HAND = 16_000_000  # pixels of such scenes, 256 MB a worker
 _JUDGED_SEED = 0  # validation and test pictures are the same whatever a run's seed
 
 
@@ -50,8 +51,8 @@ class SceneTraining(Dataset[Sample]):
 
     ``windows``: from which epoch on which Window holds, the first from 0. With ``views`` 1 each sample is a scene of its own, drawn at
     its window's size alone. With more, so many samples share a scene (drawing it is most of the cost): it is drawn whole, and each takes
-    a size, a window, a mirroring and a haze of its own. They lie far apart: a sample's scene is any of the ``_KEPT`` newest of its
-    stream, and a batch takes from ``_STREAMS`` in turn. Raises UsageError for ``views`` below 1.
+    a size, a window, a mirroring and a haze of its own. They lie far apart: a sample's scene is any of the newest of its stream, as many
+    as are kept at hand. Raises UsageError for ``views`` below 1.
     """
 
     def __init__(self, samples: int, windows: Mapping[int, Window], haze: Hazing, outdoor: float, seed: int, views: int = 1) -> None:
@@ -60,6 +61,7 @@ class SceneTraining(Dataset[Sample]):
         self.samples, self.windows, self.haze, self.outdoor, self.seed = samples, dict(windows), haze, outdoor, seed
         self.views = views
         self.whole = max(max(window.highest, window.crop_size) for window in windows.values())
+        self.kept = max(2, _AT_HAND // (_STREAMS * self.whole * (self.whole * 4 // 3)))
         self._drawn: dict[tuple[int, int], Scene] = {}
 
     def __len__(self) -> int:
@@ -81,10 +83,10 @@ class SceneTraining(Dataset[Sample]):
 
     def _shared(self, position: int, rng: np.random.Generator) -> Scene:
         stream, newest = position % _STREAMS, position // _STREAMS // self.views
-        key = (stream, int(rng.integers(max(0, newest - _KEPT + 1), newest + 1)))
+        key = (stream, int(rng.integers(max(0, newest - self.kept + 1), newest + 1)))
         if key not in self._drawn:
             own = [other for other in self._drawn if other[0] == stream]
-            if len(own) >= _KEPT:
+            if len(own) >= self.kept:
                 del self._drawn[min(own)]
             self._drawn[key] = draw_scene(
                 generator(self.seed, "train scene", *key), self.whole, self.whole * 4 // 3, self.whole, self.outdoor
