@@ -139,11 +139,12 @@ class Table:
     def show(self) -> None:
         from rich.console import Console
         from rich.table import Table as Lines
+        from rich.text import Text
 
         columns = list(dict.fromkeys(key for row in self._sorted() for key in row))
         lines = Lines(*columns, title=str(self.path), title_justify="left")
         for row in self._sorted():
-            lines.add_row(*(_short(row.get(key, "")) for key in columns))
+            lines.add_row(*(Text(_short(row.get(key, ""))) for key in columns))  # not markup, which takes away [l1,ssim]
         Console().print(lines)
 
 

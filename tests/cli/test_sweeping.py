@@ -82,6 +82,17 @@ def test_every_launcher_runs_all_jobs_though_one_fails(name: str, tmp_path: Path
     ]
 
 
+def test_the_table_shows_lists_and_short_figures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "0").mkdir()
+    (tmp_path / "0" / "outcome.json").write_text('{"psnr": 21.123456789}')
+    rows = sweeping.Table(tmp_path)
+    rows.add(Job([], tmp_path / "0", {"loss": "[l1,ssim]"}), 0)
+    rows.show()
+    shown = capsys.readouterr().out
+    assert "[l1,ssim]" in shown
+    assert "21.123 " in shown
+
+
 def test_a_missing_package_is_named_with_its_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(package: str) -> Any:
         raise ImportError(package)
