@@ -20,6 +20,7 @@ from dehaze_zoo.networks.blocks.tiles import GlobalMean
 from dehaze_zoo.networks.registry import list_models
 
 PICTURE = from_pil(Image.fromarray(np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8)))
+OTHER = from_pil(Image.fromarray(np.zeros((48, 60, 3), np.uint8)))
 
 
 def lively(name: str, **design: Any) -> nn.Module:
@@ -79,16 +80,19 @@ def test_a_form_that_differs_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_a_small_picture_never_pays_for_a_compile(monkeypatch: pytest.MonkeyPatch) -> None:
-    def never(network: nn.Module) -> nn.Module:
+    def never(network: nn.Module, only: torch.Size) -> nn.Module:
         raise AssertionError
 
     monkeypatch.setattr(deploy, "compiled", never)
     form = Form(lively("gunet_t"), "auto")
-    form.consider(0.5, 0, PICTURE, None)
-    form.consider(0.5, 100, PICTURE, None)
+    for took, left in ((0.5, 0), (0.5, 100), (0.5, 50), (0.5, 40)):
+        form.consider(took, left, PICTURE, None)
+    form.consider(3.0, 100, OTHER, None)  # of another size, so compiled for nothing
+    form.consider(3.0, 100, PICTURE, None)
+    form.consider(3.0, 99, PICTURE, None)
     assert form.name == "fold"
     with pytest.raises(AssertionError):
-        form.consider(3.0, 100, PICTURE, None)
+        form.consider(3.0, 98, PICTURE, None)
 
 
 def test_the_faster_of_two_equal_forms_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -96,10 +100,11 @@ def test_the_faster_of_two_equal_forms_is_taken(monkeypatch: pytest.MonkeyPatch)
         net = lively("gunet_t", width=8)
         form = Form(net, "auto")
         candidate = nn.Identity()
-        monkeypatch.setattr(deploy, "compiled", lambda network, candidate=candidate: candidate)
+        monkeypatch.setattr(deploy, "compiled", lambda network, only, candidate=candidate: candidate)
         monkeypatch.setattr(deploy, "difference", lambda *args, apart=apart: apart)
         monkeypatch.setattr(deploy, "seconds", lambda network, hazy, f=faster, c=candidate: 1.0 if (network is c) == f else 2.0)
-        form.consider(1000.0, 10, PICTURE, None)
+        for left in (12, 11, 10):
+            form.consider(1000.0, left, PICTURE, None)
         assert form.name == expected
         assert form.report()["form"]["differs_by"] is not None
 
@@ -122,14 +127,15 @@ def test_compiled_equals_plain_and_leaves_out_what_tiles_share() -> None:
     net = Small().eval()
     assert units(net) == [net.body]
     assert len(units(fold(lively("gunet_t", width=8, depth=1)))) == 7  # the stages, not the fusions
-    made = Compiled(net)
+    made = Compiled(net, torch.Size((1, 3, 32, 40)))
     hazy = torch.rand(1, 3, 32, 40)
     assert difference(net, made, hazy) <= 1e-4
     assert made.failure == ""
     mean = torch.full((1, 3, 1, 1), 0.25)
     hooks = [part.mean.register_forward_hook(lambda *_: mean) for part in (net, made.network)]  # type: ignore[union-attr]
     with torch.no_grad():
-        assert torch.allclose(made(hazy), net(hazy), atol=1e-4)  # what tiles share is heeded
+        for size in ((32, 40), (20, 40)):  # what tiles share is heeded, compiled and, at the border, not
+            assert torch.allclose(made(torch.ones(1, 3, *size)), net(torch.ones(1, 3, *size)), atol=1e-4)
     for hook in hooks:
         hook.remove()
     assert made.failure == ""

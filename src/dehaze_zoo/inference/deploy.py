@@ -25,6 +25,8 @@ EQUAL = 1e-4
 """The most that a form chosen unasked may differ from the plain one, of the range 1."""
 PAYS = 120.0
 """Seconds of work ahead from which on compiling (half a minute or more) is tried."""
+STREAK = 3
+"""Pictures of one size in a row from which on compiling, which is for that size alone, is tried unasked."""
 _SAMPLE = 512
 _SMALLEST_UNIT = 3  # layers
 
@@ -39,6 +41,8 @@ class Form:
         """Seconds spent on compiling and measuring."""
         self.difference: float | None = None
         """To the plain form, where measured."""
+        self.last: tuple[int, int] | None = None
+        self.streak = 0
         if optimize != "none":
             folded = fold(plain)
             sample = torch.rand(1, 3, 64, 96, generator=torch.Generator().manual_seed(0))
@@ -60,13 +64,17 @@ class Form:
             self.said = f"optimize={self.name}: differs from the plain network by up to {self.difference:.1e} of the range"
             if isinstance(self.network, Compiled) and self.network.failure:
                 self.said = self.network.failure
-        elif self.optimize == "auto" and not self.warm_up and took * left > PAYS:
-            start = time.perf_counter()
-            self._choose(_sample(picture, side))
-            self.warm_up = time.perf_counter() - start
+        elif self.optimize == "auto" and not self.warm_up:
+            shape = picture.size if side is None else (min(side, picture.size[0]), min(side, picture.size[1]))
+            self.streak, self.last = (self.streak + 1 if shape == self.last else 1), shape
+            if self.streak >= STREAK and took * left > PAYS:
+                start = time.perf_counter()
+                part = picture.part(slice(0, shape[0]), slice(0, shape[1]))
+                self._choose(torch.from_numpy(part).permute(2, 0, 1)[None].contiguous())
+                self.warm_up = time.perf_counter() - start
 
     def _choose(self, sample: Tensor) -> None:
-        candidate = compiled(self.network)
+        candidate = compiled(self.network, sample.shape)
         apart = difference(self.plain, candidate, sample)
         if isinstance(candidate, Compiled) and candidate.failure:
             self.said = candidate.failure
@@ -148,33 +156,39 @@ class Compiled(nn.Module):
     """A network through torch.compile, or, where that fails, as it was; ``failure`` then says so in a line.
 
     As one graph, but while tiles share what it measures over the whole (by hooks, which would compile it anew for each picture) in
-    ``units``, a seventh slower. Nothing is compiled before it is called.
+    ``units``, a seventh slower. Nothing is compiled before it is called. Each further shape costs a compilation; with ``only``, others
+    than that one go through the network as it was.
     """
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: nn.Module, only: torch.Size | None = None) -> None:
         super().__init__()
-        self.tiling = getattr(network, "tiling", None)
-        self.eager, self.network, self.failure = [network], deepcopy(network), ""  # in lists: not parts, whose modules would count twice
-        self.graph = [torch.compile(deepcopy(network), options={"freezing": True})]
+        self.tiling, self.only = getattr(network, "tiling", None), only
+        self.network, self.failure = deepcopy(network), ""
+        self.graph = [torch.compile(deepcopy(network), options={"freezing": True})]  # in a list: no part, whose modules would count twice
         self.of_the_whole = [part for part in self.network.modules() if isinstance(part, OfTheWhole)]
         for unit in units(self.network):
             unit.compile(options={"freezing": True})
 
     def forward(self, hazy: Tensor) -> Tensor:
-        if not self.failure:
-            shared = any(part._forward_hooks for part in self.of_the_whole)
-            try:
-                return (self.network if shared else self.graph[0])(hazy)  # type: ignore[no-any-return]
-            except Exception as error:  # no C++ compiler, or whatever else its dozen layers run into
-                why = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
-                self.failure = f"torch.compile does not work here ({why[:100]}); going on without it"
-                self.network = self.eager[0]
-        return self.network(hazy)  # type: ignore[no-any-return]
+        if self.failure:
+            return self.network(hazy)  # type: ignore[no-any-return]
+        if self.only not in (None, hazy.shape) and hasattr(torch.compiler, "set_stance"):
+            with torch.compiler.set_stance("force_eager"):
+                return self.network(hazy)  # type: ignore[no-any-return]
+        shared = any(part._forward_hooks for part in self.of_the_whole)
+        try:
+            return (self.network if shared else self.graph[0])(hazy)  # type: ignore[no-any-return]
+        except Exception as error:  # no C++ compiler, or whatever else its dozen layers run into
+            why = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+            self.failure = f"torch.compile does not work here ({why[:100]}); going on without it"
+            for unit in units(self.network):
+                unit._compiled_call_impl = None
+            return self.network(hazy)  # type: ignore[no-any-return]
 
 
-def compiled(network: nn.Module) -> nn.Module:
+def compiled(network: nn.Module, only: torch.Size | None = None) -> nn.Module:
     """The network through torch.compile, or itself where there is nothing worth it."""
-    return Compiled(network) if any(True for _ in units(network)) else network
+    return Compiled(network, only) if any(True for _ in units(network)) else network
 
 
 def units(module: nn.Module) -> list[nn.Module]:
