@@ -340,7 +340,15 @@ def test_the_overlap_keeps_order_and_hands_on_what_failed() -> None:
 def test_density_is_what_the_scattering_model_took_away() -> None:
     clear = torch.rand(3, 3, 20, 30, generator=torch.Generator().manual_seed(0))
     t = torch.tensor([1.0, 0.6, 0.2]).view(3, 1, 1, 1)
-    assert torch.allclose(haze_density(clear * t + 0.9 * (1 - t), clear), 1 - t.flatten().double(), atol=1e-6)
+    assert torch.allclose(haze_density(clear * t + 0.9 * (1 - t), clear), 1 - t.flatten().double(), atol=1e-4)
+    assert haze_density(clear[:, :, :1, :1], clear[:, :, :1, :1]).tolist() == [0, 0, 0]  # nothing to tell it by
+
+
+def test_density_is_not_misled_by_bright_far_things() -> None:
+    depth = torch.linspace(0, 1, 40).view(1, 1, 40, 1).expand(1, 3, 40, 30)  # the sky: far, bright, drowned in brighter haze
+    clear = 0.1 + 0.7 * depth + 0.1 * torch.rand(1, 3, 40, 30, generator=torch.Generator().manual_seed(0))
+    thin, thick = (haze_density(clear * t + 1.5 * (1 - t), clear).item() for t in (torch.exp(-0.3 * depth), torch.exp(-1.5 * depth)))
+    assert 0 < thin < thick < 1
 
 
 def test_published_figures_by_name_and_set() -> None:

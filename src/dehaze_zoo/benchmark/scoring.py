@@ -14,7 +14,10 @@ from dehaze_zoo.metrics.functional import psnr, ssim
 from dehaze_zoo.metrics.protocols import Protocol
 
 DENSITY = "density"
-"""1 less the slope of the straight line from clear values to hazy ones, which is the mean transmission where haze is even."""
+"""1 less the usual transmission, told from how much of the clear picture's local contrast is left in the hazy one."""
+
+CONTRAST = 6 / 255
+"""Between neighbours, for the density: what rounding to grey levels does not drown."""
 
 Wanted = frozenset[tuple[str, str]]
 """(protocol, metric); protocol "" where it does not matter."""
@@ -79,8 +82,13 @@ class Judge:
 def haze_density(hazy: Tensor, clear: Tensor) -> Tensor:
     """How much haze lies between the two, (B, 3, H, W) in [0, 1]: 0 none, 1 nothing of the scene is left; returns (B,).
 
-    With hazy = t clear + (1 - t) airlight and one t, least squares finds exactly 1 - t.
+    1 less the median, over neighbouring pixels that differ in the clear picture, of the hazy difference to the clear one: with
+    hazy = t clear + (1 - t) airlight each such ratio is t, but where depth jumps. Values themselves would not do: what is far is often
+    bright, as the sky, and haze brightens it further. 0 for a clear picture without any contrast.
     """
-    x, y = (picture.double().flatten(1) for picture in (clear, hazy))
-    x, y = x - x.mean(1, keepdim=True), y - y.mean(1, keepdim=True)
-    return 1 - (x * y).mean(1) / x.square().mean(1).clamp_min(1e-12)
+    found = []
+    for one, other in zip(hazy.mean(1), clear.mean(1), strict=True):
+        y, x = (torch.cat([grey.diff(dim=0).flatten(), grey.diff(dim=1).flatten()]) for grey in (one, other))
+        strong = x.abs() >= CONTRAST
+        found.append(1 - (y[strong] / x[strong]).median() if bool(strong.any()) else x.new_zeros(()))
+    return torch.stack(found).double()
