@@ -38,8 +38,8 @@ CONFIG_ENTRY_POINT_GROUP = "dehaze_zoo.configs"
 """Installed packages name a package with yaml files of their own in this group; they are found like ours."""
 
 _PATH_KEY = re.compile(
-    r"input|output|checkpoint|init|teacher|stage1|matching|resume|replay|run_dir|config_dir|store|clear|hazy"
-    r"|data\.(hazy|clear|depth|prepared)|(roots|checkpoints|results)\.[\w.-]+|([\w-]+\.)+(root|checkpoint|teacher|weights)"
+    r"input|output|checkpoint|init|teacher|stage1|matching|resume|replay|run_dir|config_dir|store|clear|hazy|photos"
+    r"|data\.(sets\.[\w-]+\.)?(hazy|clear|depth|prepared)|(roots|checkpoints|results)\.[\w.-]+|([\w-]+\.)+(root|checkpoint|teacher|weights)"
 )
 _OPEN_KEY = re.compile(r"(roots|checkpoints|results)\.")  # any name may follow: the user's sets and models
 _WRITTEN = ("output", "run_dir", "store", "prepared")  # paths that need not exist beforehand
@@ -84,7 +84,10 @@ def run_verb(verb: str, job: Job, argv: list[str], hold: Hold | None = None) -> 
 
 
 def _composed(verb: str, overrides: list[str]) -> DictConfig:
-    """The config, with the runs that its key ``before`` asks for done first, each a process of its own in run_dir/<key>."""
+    """The config, with the runs that its key ``before`` asks for done first, each a process of its own in run_dir/<key>.
+
+    What such a run would make is not made where the user gives the key a value.
+    """
     cfg = compose(verb, overrides)
     before = cfg.get("before") or {}
     if not before or cfg.get("plan"):
@@ -93,6 +96,8 @@ def _composed(verb: str, overrides: list[str]) -> DictConfig:
     run_dir = os.environ.get(_RUN_DIR) or str(Path(cfg.run_dir).absolute())
     given = [arg for arg in overrides if not arg.startswith(("experiment=", "run_dir=", "resume="))]
     for key, own in before.items():
+        if cfg.get(key) is not None:
+            continue
         folder = Path(run_dir, str(key))
         if not os.environ.get(_RUN_DIR):  # not in the other processes of a DDP run
             code = launchers.Job(launchers.command(verb, [*given, *own, f"run_dir={_quoted(str(folder))}", "resume=auto"]), folder).run()

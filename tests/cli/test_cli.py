@@ -176,3 +176,16 @@ def test_a_message_comes_before_heavy_imports() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "modle" in done.stderr
+
+
+def test_what_is_given_is_not_made_beforehand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "weights.ckpt").touch()
+
+    def refused(self: object) -> int:
+        raise AssertionError("a run was started")
+
+    monkeypatch.setattr(cli.launchers.Job, "run", refused)
+    overrides = ["experiment=shipped", f"run_dir='{tmp_path / 'run'}'"]
+    assert Path(cli._composed("train", [*overrides, f"init='{tmp_path / 'weights.ckpt'}'"]).init) == tmp_path / "weights.ckpt"
+    with pytest.raises(AssertionError, match="a run was started"):
+        cli._composed("train", overrides)
