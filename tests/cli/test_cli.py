@@ -184,7 +184,7 @@ def test_what_is_given_is_not_made_beforehand(tmp_path: Path, monkeypatch: pytes
     def refused(self: object) -> int:
         raise AssertionError("a run was started")
 
-    monkeypatch.setattr(cli.launchers.Job, "run", refused)
+    monkeypatch.setattr("dehaze_zoo.launchers.Job.run", refused)
     overrides = ["experiment=shipped", f"run_dir='{tmp_path / 'run'}'"]
     assert Path(cli._composed("train", [*overrides, f"init='{tmp_path / 'weights.ckpt'}'"]).init) == tmp_path / "weights.ckpt"
     with pytest.raises(AssertionError, match="a run was started"):
