@@ -12,7 +12,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
 from importlib.metadata import distributions, entry_points
 from pathlib import Path
@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from dehaze_zoo import launchers
 from dehaze_zoo.errors import UsageError, near_misses
+from dehaze_zoo.files import passing_name, written_aside
 from dehaze_zoo.launchers import QUOTED as _QUOTED
 from dehaze_zoo.launchers import RUN_DIR as _RUN_DIR
 from dehaze_zoo.launchers import SWEEP as _SWEEP
@@ -146,7 +147,8 @@ def _run(verb: str, job: Job, cfg: DictConfig, hold: Hold | None = None) -> int:
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise UsageError(f"the disk is full: {error.filename or run_dir} cannot be written. Make room and repeat.") from error
-        if error.filename is not None and Path(os.fsdecode(error.filename)) in (run_dir, run_dir / "config.yaml.part", *run_dir.parents):
+        ours = (run_dir, passing_name(run_dir / "config.yaml"), *run_dir.parents)
+        if error.filename is not None and Path(os.fsdecode(error.filename)) in ours:
             raise UsageError(f"run_dir={run_dir} cannot be written: {error.strerror}") from error
         raise
     finally:
@@ -353,11 +355,13 @@ def _check_paths(cfg: DictConfig) -> None:
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
+    from dehaze_zoo.made import leaves
+
     try:
         plain = OmegaConf.to_container(cfg, resolve=True)
     except OmegaConfBaseException as error:
         raise UsageError(_first_lines(error)) from error
-    for key, value in _leaves(plain):
+    for key, value in leaves(plain):
         if isinstance(value, str) and _PATH_KEY.fullmatch(key) and key.split(".")[-1] not in _WRITTEN:
             is_word = (key, value) == ("resume", "auto") or (key.endswith("checkpoint") and value == "shipped")
             is_word = is_word or (key == "input" and (value == "-" or next(glob.iglob(value, recursive=True), None) is not None))
@@ -369,14 +373,6 @@ def _check_paths(cfg: DictConfig) -> None:
 
         if data.set in LAYOUTS and not (data.get("hazy") and data.get("clear")):
             find_root(data.set, data.root)
-
-
-def _leaves(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    if isinstance(node, dict):
-        for key, value in node.items():
-            yield from _leaves(value, f"{prefix}.{key}" if prefix else str(key))
-    else:
-        yield prefix, node
 
 
 # --------------------------------------------------------------------------------------------------------------- what it says
@@ -425,6 +421,5 @@ def _environment(verb: str) -> dict[str, Any]:
 
 
 def _write(path: Path, text: str) -> None:
-    aside = path.with_name(path.name + ".part")
-    aside.write_text(text, encoding="utf-8")
-    os.replace(aside, path)
+    with written_aside(path) as aside:
+        aside.write_text(text, encoding="utf-8")

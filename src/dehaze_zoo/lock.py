@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from dehaze_zoo.errors import UsageError
+from dehaze_zoo.files import written_aside
 
 FILE = "run.lock"
 
@@ -34,9 +35,8 @@ def held(run_dir: Path) -> Iterator[None]:
                 f"{run_dir} is in use: process {other['pid']} on {other['host']} trains in it since {other['since']}.\n"
                 f"Wait for it, end it, or choose another run_dir. If there is no such process any more, delete {file}."
             )
-        aside = file.with_name(f"{FILE}.part")
-        aside.write_text(json.dumps(me), encoding="utf-8")
-        os.replace(aside, file)
+        with written_aside(file) as aside:
+            aside.write_text(json.dumps(me), encoding="utf-8")
     try:
         yield
     finally:

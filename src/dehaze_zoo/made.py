@@ -1,7 +1,8 @@
-"""Objects from configs, with the user's errors as they were raised."""
+"""Objects from configs, with the user's errors as they were raised; and what a config holds, key by key."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from hydra.errors import InstantiationException
@@ -29,3 +30,12 @@ def made(config: Any, **objects: Any) -> Any:
             lines = [line for line in str(error).splitlines() if line.strip()]
             raise UsageError("\n".join([f"{config.get('_target_')} cannot be built from this config:", *lines[:3]])) from error
         raise
+
+
+def leaves(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """(dotted key, value) of everything in a plain config that is no dict."""
+    if isinstance(node, dict):
+        for key, value in node.items():
+            yield from leaves(value, f"{prefix}.{key}" if prefix else str(key))
+    else:
+        yield prefix, node

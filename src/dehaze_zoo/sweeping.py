@@ -8,7 +8,6 @@ from __future__ import annotations
 import csv
 import itertools
 import json
-import os
 import signal
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -20,6 +19,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob, Override
 
 from dehaze_zoo.errors import UsageError
+from dehaze_zoo.files import written_aside
 from dehaze_zoo.launchers import Job, Launcher, Running, command, needed
 from dehaze_zoo.made import made
 
@@ -126,12 +126,10 @@ class Table:
     def add(self, job: Job, code: int | str) -> None:
         figures = {key: str(value) for key, value in figures_of(job.folder).items()}
         self.rows[int(job.folder.name)] = {"job": job.folder.name, "exit": str(code), **job.chosen, **figures}
-        aside = self.path.with_suffix(".part")
-        with open(aside, "w", newline="", encoding="utf-8") as file:
+        with written_aside(self.path) as aside, open(aside, "w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, list(dict.fromkeys(key for row in self._sorted() for key in row)))
             writer.writeheader()
             writer.writerows(self._sorted())
-        os.replace(aside, self.path)
 
     def _sorted(self) -> list[dict[str, str]]:
         return [self.rows[number] for number in sorted(self.rows)]

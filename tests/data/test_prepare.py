@@ -227,7 +227,7 @@ def test_an_interrupted_or_failing_packing_leaves_the_old_one(tmp_path: Path) ->
     with pytest.raises(ImageError, match="is damaged"):
         open_cache(tmp_path / "c", table)
     assert (tmp_path / "c").read_bytes() == before
-    assert [path.name for path in tmp_path.iterdir() if path.name.endswith(".tmp")] == []
+    assert [path.name for path in tmp_path.iterdir() if path.name.endswith(".part")] == []
 
 
 def test_sixteen_bits_are_refused(tmp_path: Path) -> None:

@@ -13,19 +13,20 @@ PACKAGE = ROOT / "src" / "dehaze_zoo"
 STANDS_ON = {
     "errors": set(),
     "outcome": set(),
+    "files": set(),
     "made": {"errors"},
-    "lock": {"errors"},
+    "lock": {"errors", "files"},
     "networks": {"errors"},
     "metrics": {"errors"},
-    "data": {"errors"},
+    "data": {"errors", "files"},
     "losses": {"errors", "metrics"},
-    "checkpoints": {"errors", "networks"},
-    "training": {"errors", "outcome", "made", "lock", "networks", "metrics", "data", "losses", "checkpoints"},
-    "inference": {"errors", "outcome", "made", "networks", "checkpoints", "data", "metrics"},
-    "benchmark": {"errors", "outcome", "made", "inference", "metrics", "data", "networks", "checkpoints"},
+    "checkpoints": {"errors", "files", "networks"},
+    "training": {"errors", "outcome", "files", "made", "lock", "networks", "metrics", "data", "losses", "checkpoints"},
+    "inference": {"errors", "outcome", "files", "made", "networks", "checkpoints", "data", "metrics"},
+    "benchmark": {"errors", "outcome", "files", "made", "inference", "metrics", "data", "networks", "checkpoints"},
 }
 FRAMEWORKS = {"pytorch_lightning", "lightning", "hydra", "omegaconf", "wandb"}
-GROUND = ("networks", "metrics", "data", "losses", "checkpoints", "errors", "outcome")
+GROUND = ("networks", "metrics", "data", "losses", "checkpoints", "errors", "outcome", "files")
 KNOWS_LIGHTNING = "data/datamodule.py"
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
@@ -12,6 +11,7 @@ from rich.table import Table
 
 from dehaze_zoo.benchmark.board import BLIND, FIRST_COLUMNS, Board
 from dehaze_zoo.data.images import write_aside
+from dehaze_zoo.files import written_aside
 from dehaze_zoo.inference.reporting import write_csv
 from dehaze_zoo.metrics.catalogue import METRICS, Metric
 from dehaze_zoo.metrics.protocols import PROTOCOLS
@@ -42,9 +42,8 @@ def write_parquet(path: Path, rows: Sequence[Row]) -> None:
     names = list(dict.fromkeys([*texts, "seed", "density", *(key for row in rows for key in row)]))
     kinds = {name: pa.string() if name in texts else pa.int64() if name == "seed" else pa.float64() for name in names}
     table = pa.table({name: pa.array([row.get(name) for row in rows], kinds[name]) for name in names})
-    aside = path.with_name(path.name + ".part")
-    pq.write_table(table, aside)
-    os.replace(aside, path)
+    with written_aside(path) as aside:
+        pq.write_table(table, aside)
 
 
 def groups(board: Board) -> list[tuple[str, str, list[dict[str, Any]]]]:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +12,7 @@ from torch import nn
 
 from dehaze_zoo.checkpoints.reading import first_names
 from dehaze_zoo.errors import UsageError
+from dehaze_zoo.files import written_aside
 
 
 def write_safetensors(net: nn.Module, path: str | Path, model: str, overrides: Mapping[str, Any] | None = None) -> None:
@@ -25,12 +24,9 @@ def write_safetensors(net: nn.Module, path: str | Path, model: str, overrides: M
     state = net.state_dict()
     tensors = {key: state[key].detach().cpu().contiguous() for key, first in first_names(net).items() if key == first}
     metadata = {"format": "pt", "model": model, "overrides": json.dumps(dict(overrides or {}))}
-    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(tensors, aside, metadata)
-        os.replace(aside, path)
+        with written_aside(path) as aside:
+            save_file(tensors, aside, metadata)
     except Exception as error:
-        with suppress(OSError):
-            aside.unlink()
         raise UsageError(f"{path}: cannot be written ({error}).") from error

@@ -22,6 +22,7 @@ import numpy.typing as npt
 from PIL import Image, ImageFile, JpegImagePlugin, TiffImagePlugin, UnidentifiedImageError
 
 from dehaze_zoo.errors import ImageError
+from dehaze_zoo.files import written_aside
 
 FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP", "GIF", "PPM")  # a closed list: Pillow would hand EPS files to Ghostscript
 SUFFIXES = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".tif": "TIFF", ".tiff": "TIFF", ".bmp": "BMP", ".webp": "WEBP"}
@@ -205,14 +206,11 @@ def _top(bits: int) -> np.float32:
 
 def write_aside(path: Path, data: bytes) -> None:
     """Write a file under a passing name beside its place and rename it, so that no half-written file bears the name."""
-    aside = path.with_name(f".{path.name[:100]}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        aside.write_bytes(data)
-        os.replace(aside, path)
+        with written_aside(path) as aside:
+            aside.write_bytes(data)
     except OSError as error:
-        with contextlib.suppress(OSError):
-            aside.unlink()
         raise ImageError(path, f"could not be written: {error.strerror or error}") from error
 
 

@@ -7,7 +7,6 @@ It is written aside and renamed; the end bears the magic too, so that a file tha
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import mmap
@@ -22,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dehaze_zoo.errors import UsageError
+from dehaze_zoo.files import written_aside
 
 Array = npt.NDArray[Any]
 _MAGIC = b"dhzpack1"
@@ -37,10 +37,9 @@ def write_packed(path: Path, about: Mapping[str, Any], arrays: Mapping[str, Arra
 
     ``arrays`` may be filled while the stream is written. Raises UsageError where the disk is full or cannot be written.
     """
-    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(aside, "wb") as file:
+        with written_aside(path) as aside, open(aside, "wb") as file:
             file.write(_MAGIC.ljust(64, b"\0"))
             index: dict[str, Any] = {"stream": [64, "|u1", [0], 0]}
             length = sum(file.write(np.ascontiguousarray(part).data) for part in stream)
@@ -56,15 +55,11 @@ def write_packed(path: Path, about: Mapping[str, Any], arrays: Mapping[str, Arra
             file.write(_END.pack(place, len(text), hashlib.blake2b(text, digest_size=16).digest(), _MAGIC))
             file.flush()
             os.fsync(file.fileno())
-        os.replace(aside, path)
     except OSError as error:
         raise UsageError(
             f"{path} could not be written: {error.strerror or error}.\n"
             "Nothing of it was kept. Free space, or give data.prepared=DIR, a folder on another disk."
         ) from error
-    finally:
-        with contextlib.suppress(OSError):
-            aside.unlink()
 
 
 def read_packed(path: Path) -> tuple[dict[str, Any], dict[str, Array]]:

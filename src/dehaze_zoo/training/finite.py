@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import sys
 from collections.abc import Iterator, Mapping
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 
 from dehaze_zoo.checkpoints.reading import read_object
 from dehaze_zoo.errors import UsageError
+from dehaze_zoo.files import written_aside
 
 if TYPE_CHECKING:
     from dehaze_zoo.training.module import DehazingModule
@@ -83,9 +83,8 @@ def dump(module: DehazingModule, batch: Mapping[str, Any], batch_idx: int) -> Pa
     target = Path(module.trainer.default_root_dir) / FOLDER / f"epoch{epoch:04d}_batch{batch_idx:05d}_rank{rank}.pt"
     target.parent.mkdir(parents=True, exist_ok=True)
     held = {name: value.cpu() if isinstance(value, Tensor) else list(value) for name, value in batch.items()}
-    aside = target.with_suffix(".part")
-    torch.save({"batch": held, "epoch": epoch, "batch_idx": batch_idx, "rank": rank, "state_dict": module.state_dict()}, aside)
-    os.replace(aside, target)
+    with written_aside(target) as aside:
+        torch.save({"batch": held, "epoch": epoch, "batch_idx": batch_idx, "rank": rank, "state_dict": module.state_dict()}, aside)
     return target
 
 

@@ -15,6 +15,7 @@ from pytorch_lightning.loggers.logger import Logger
 from pytorch_lightning.utilities import rank_zero_only
 
 from dehaze_zoo.errors import UsageError
+from dehaze_zoo.files import written_aside
 
 
 class MetricsTable(Logger):
@@ -50,12 +51,10 @@ class MetricsTable(Logger):
     @rank_zero_only
     def save(self) -> None:
         columns = list(dict.fromkeys(["epoch", "step", *(name for row in self._rows.values() for name in row)]))
-        aside = self.path.with_name("metrics.csv.part")
-        with open(aside, "w", newline="", encoding="utf-8") as file:
+        with written_aside(self.path) as aside, open(aside, "w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, columns)
             writer.writeheader()
             writer.writerows(self._rows.values())
-        os.replace(aside, self.path)
 
 
 def tensorboard(save_dir: str | os.PathLike[str]) -> Logger:

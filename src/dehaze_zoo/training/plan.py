@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import csv
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from omegaconf import OmegaConf
 
 from dehaze_zoo.errors import UsageError
+from dehaze_zoo.files import written_aside
 from dehaze_zoo.made import made
 from dehaze_zoo.training.placement import place
 
@@ -31,15 +31,13 @@ def write_plan(cfg: DictConfig, run_dir: Path) -> Path:
     optimizer, placement = cfg.model.optimizer, place(cfg.trainer, plan=True)
     synchronised = norm.synchronised(placement.batch_per_device(cfg.data.batch_size), placement.gpus)
     target = run_dir / "plan.csv"
-    aside = target.with_name("plan.csv.part")
-    with open(aside, "w", newline="", encoding="utf-8") as file:
+    with written_aside(target) as aside, open(aside, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["epoch", "lr", "weight_decay", "batch_norm"])
         for epoch in range(cfg.trainer.max_epochs):
             lr = schedule.lr(epoch, optimizer.lr)
             decay = schedule.weight_decay(epoch, optimizer.get("weight_decay", 0.0))
             writer.writerow([epoch, repr(lr), repr(decay), norm.mode(epoch, synchronised)])
-    os.replace(aside, target)
     return target
 
 

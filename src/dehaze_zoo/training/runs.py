@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import OmegaConf
 
 from dehaze_zoo.errors import UsageError
+from dehaze_zoo.files import written_aside
 from dehaze_zoo.lock import owner
+from dehaze_zoo.made import leaves
 from dehaze_zoo.training.saving import FOLDER, sound_checkpoint
 
 if TYPE_CHECKING:
@@ -38,16 +38,15 @@ class Run:
 
     def write(self, run_dir: Path) -> None:
         """Writes run_dir/run.json, aside and renamed."""
-        aside = run_dir / "run.json.part"
-        aside.write_text(json.dumps({"fingerprint": self.fingerprint, **asdict(self)}, indent=1), encoding="utf-8")
-        os.replace(aside, run_dir / "run.json")
+        with written_aside(run_dir / "run.json") as aside:
+            aside.write_text(json.dumps({"fingerprint": self.fingerprint, **asdict(self)}, indent=1), encoding="utf-8")
 
 
 def run_of(cfg: DictConfig) -> Run:
     """The run that a config asks for."""
     plain = OmegaConf.to_container(cfg, resolve=True)
-    leaves = {key: value for key, value in _leaves(plain) if not any(key == k or key.startswith(f"{k}.") for k in _NOT_THE_RECIPE)}
-    return Run(json.loads(json.dumps(leaves)))
+    recipe = {key: value for key, value in leaves(plain) if not any(key == k or key.startswith(f"{k}.") for k in _NOT_THE_RECIPE)}
+    return Run(json.loads(json.dumps(recipe)))
 
 
 def read_run(run_dir: Path) -> Run | None:
@@ -99,11 +98,3 @@ def find_run(run: Run, run_dir: Path) -> Path:
 def is_default_folder(run_dir: Path) -> bool:
     """Whether a folder looks like outputs/<verb>/<name>/<time>, which nobody types."""
     return len(run_dir.parents) > 2 and run_dir.parents[2].name == "outputs" and _TIME.fullmatch(run_dir.name) is not None
-
-
-def _leaves(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    if isinstance(node, dict):
-        for key, value in node.items():
-            yield from _leaves(value, f"{prefix}.{key}" if prefix else str(key))
-    else:
-        yield prefix, node
