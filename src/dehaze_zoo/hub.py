@@ -99,17 +99,10 @@ def job(cfg: DictConfig, run_dir: Path) -> Outcome:
     """Pushes what ``checkpoint`` holds, or the weights in the package, to ``repo``."""
     if cfg.repo is None:
         raise UsageError("repo= is needed: where to push to, as in repo=user/gunet_t")
-    from dehaze_zoo.checkpoints.reading import read_metadata
-    from dehaze_zoo.checkpoints.shipped import shipped_weights
-    from dehaze_zoo.inference.restore import load_network
+    from dehaze_zoo.inference.restore import load_for_others
 
-    design = dict(cfg.model.network)
-    name = str(design.pop("name"))
-    network = load_network(name, cfg.checkpoint, "cpu", **design)
-    weights = cfg.checkpoint if cfg.checkpoint not in (None, "shipped") else shipped_weights(name)
-    metadata = read_metadata(weights) if weights is not None else {}
-    design = {**(metadata["overrides"] if metadata.get("model") == name else {}), **design}
-    card = Path(weights).with_suffix(".md") if weights is not None else None
+    network, name, design, weights = load_for_others(cfg.model.network, cfg.checkpoint)
+    card = weights.with_suffix(".md") if weights is not None else None
     print(
         push(network, cfg.repo, name, design, card.read_text(encoding="utf-8") if card is not None and card.is_file() else "", cfg.private)
     )

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from dehaze_zoo.checkpoints.reading import load_into, read_metadata
+from dehaze_zoo.checkpoints.reading import load_into, stored_design
 from dehaze_zoo.checkpoints.shipped import models_with_shipped_weights, shipped_weights
 from dehaze_zoo.errors import UsageError
 from dehaze_zoo.networks.registry import build_model, list_models
@@ -25,11 +25,7 @@ def create_model(name: str, checkpoint: str | Path | None = None, **overrides: A
         if checkpoint is None and name in list_models():
             have = ", ".join(models_with_shipped_weights()) or "none"
             raise UsageError(f"no weights for model {name!r} come with the package (with weights: {have}).\nGive checkpoint=FILE.")
-    if checkpoint is not None:
-        metadata = read_metadata(checkpoint)
-        if metadata.get("model") == name:
-            overrides = {**metadata["overrides"], **overrides}
-    net = build_model(name, **overrides)
+    net = build_model(name, **{**stored_design(checkpoint, name), **overrides})
     if checkpoint is not None:
         load_into(net, checkpoint)
     return net.float().eval()

@@ -77,6 +77,12 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
     return {"model": found["model"], "overrides": overrides} if "model" in found and isinstance(overrides, dict) else {}
 
 
+def stored_design(path: str | Path | None, model: str) -> dict[str, Any]:
+    """The overrides that a file of ours says ``model`` was built with; empty without a file, or of another kind or model."""
+    metadata = read_metadata(path) if path is not None else {}
+    return dict(metadata["overrides"]) if metadata.get("model") == model else {}
+
+
 def load_into(net: nn.Module, path: str | Path) -> None:
     """Loads a weights file into ``net``, all of it, through the network's own ``import_state_dict`` where it has one.
 

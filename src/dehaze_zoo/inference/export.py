@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,12 +15,11 @@ from rich.markup import escape
 from torch import Tensor, nn
 
 from dehaze_zoo.checkpoints.create import create_model
-from dehaze_zoo.checkpoints.reading import read_metadata
-from dehaze_zoo.checkpoints.shipped import shipped_weights
 from dehaze_zoo.checkpoints.writing import write_safetensors
 from dehaze_zoo.errors import UsageError, near_misses
+from dehaze_zoo.files import written_aside
 from dehaze_zoo.inference.reporting import write_json
-from dehaze_zoo.inference.restore import load_network
+from dehaze_zoo.inference.restore import load_for_others
 from dehaze_zoo.outcome import Outcome
 
 if TYPE_CHECKING:
@@ -39,12 +37,7 @@ Run = Callable[[Tensor], Tensor]
 
 def export(cfg: DictConfig, run_dir: Path) -> Outcome:
     """The verb: writes ``cfg.output``, and export.json with the differences found into ``run_dir``. Raises UsageError."""
-    design = dict(cfg.model.network)
-    name = str(design.pop("name"))
-    network = load_network(name, cfg.checkpoint, "cpu", **design)
-    weights = cfg.checkpoint if cfg.checkpoint not in (None, "shipped") else shipped_weights(name)
-    metadata = read_metadata(weights) if weights is not None else {}
-    design = {**(metadata["overrides"] if metadata.get("model") == name else {}), **design}
+    network, name, design, _ = load_for_others(cfg.model.network, cfg.checkpoint)
     found = export_network(network, cfg.format, Path(cfg.output), name, design)
     write_json(run_dir / "export.json", {"model": name, "format": cfg.format, "output": str(cfg.output), "differs_by": found})
     worst = max(found.values())
@@ -63,20 +56,16 @@ def export_network(network: nn.Module, form: str, path: Path, name: str, design:
         raise UsageError(f"format={form}: no such format. {near_misses(form, WRITERS)}")
     if path.is_dir():
         raise UsageError(f"output={path} is a folder. Name the file to write.")
-    aside = path.with_name(f".{os.getpid()}.{path.name}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        run = WRITERS[form](network.eval(), aside, name, design)
-        found = _compare(network, run, name, form)
-        worst = max(found, key=lambda size: found[size])
-        if not found[worst] <= CLOSE:
-            raise UsageError(f"{name} as {form} differs by {found[worst]:.1e} on {worst}; nothing was written. Another format may do.")
-        os.replace(aside, path)
+        with written_aside(path) as aside:
+            run = WRITERS[form](network.eval(), aside, name, design)
+            found = _compare(network, run, name, form)
+            worst = max(found, key=lambda size: found[size])
+            if not found[worst] <= CLOSE:
+                raise UsageError(f"{name} as {form} differs by {found[worst]:.1e} on {worst}; nothing was written. Another format may do.")
     except OSError as error:
         raise UsageError(f"output={path} cannot be written: {error.strerror or error}") from error
-    finally:
-        with contextlib.suppress(OSError):
-            aside.unlink()
     return found
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from dehaze_zoo.checkpoints.create import create_model
+from dehaze_zoo.checkpoints.reading import stored_design
 from dehaze_zoo.checkpoints.shipped import shipped_weights
 from dehaze_zoo.errors import UsageError
 
@@ -53,6 +55,19 @@ def load_network(model: str, checkpoint: str | os.PathLike[str] | None = None, d
                 return network.to(device)
         checkpoint = "shipped"  # which says, where there are none, which models have some
     return create_model(model, Path(checkpoint) if checkpoint != "shipped" else "shipped", **overrides).to(device)
+
+
+def load_for_others(network: Mapping[str, Any], checkpoint: str | None) -> tuple[nn.Module, str, dict[str, Any], Path | None]:
+    """What a network is passed on with: itself, on the CPU, its name, its whole design, and its file of weights (None where it has none).
+
+    ``network`` is the config's ``model.network``: the name, and overrides, which those in the file's own account add to. Raises as
+    ``load_network``.
+    """
+    design = dict(network)
+    name = str(design.pop("name"))
+    loaded = load_network(name, checkpoint, "cpu", **design)
+    weights = Path(checkpoint) if checkpoint not in (None, "shipped") else shipped_weights(name)
+    return loaded, name, {**stored_design(weights, name), **design}, weights
 
 
 def choose_device(accelerator: str = "auto") -> str:
