@@ -13,6 +13,8 @@ from dehaze_zoo.errors import UsageError, near_misses
 BACKBONES = {"vgg": "vgg16", "alex": "alexnet", "squeeze": "squeezenet1_1"}
 """LPIPS' names of its backbones, and torchvision's."""
 
+GIVE_IT = "it by weights=FILE (loss.perceptual.weights=FILE, or lpips.weights=FILE in the benchmark)."
+
 SMALLEST_SIDE = 32
 """Pixels; below, the backbones' poolings leave nothing."""
 
@@ -29,7 +31,7 @@ class LPIPS(nn.Module):
         super().__init__()
         if backbone not in BACKBONES:
             raise UsageError(f"LPIPS has no backbone {backbone!r}. {near_misses(backbone, BACKBONES)}")
-        state = _downloaded(backbone) if weights is None else _read(Path(weights))
+        state = downloaded(BACKBONES[backbone], "LPIPS", GIVE_IT) if weights is None else _read(Path(weights))
         from torchmetrics.functional.image.lpips import _NoTrainLpips  # the public class always downloads and refuses unclamped images
 
         self.network = _NoTrainLpips(net=backbone, pnet_rand=True)  # type: ignore[arg-type]
@@ -67,15 +69,19 @@ def _read(path: Path) -> dict[str, Tensor]:
     return state
 
 
-def _downloaded(backbone: str) -> dict[str, Tensor]:
+def downloaded(network: str, what_for: str, give: str) -> dict[str, Tensor]:
+    """torchvision's ImageNet weights of ``network``, from its cache or fetched.
+
+    Raises UsageError where neither is to be had: ``what_for`` needs them, and ``give`` says how to do without.
+    """
     from torchvision.models import get_model_weights
 
-    entry = get_model_weights(BACKBONES[backbone]).DEFAULT
+    entry = get_model_weights(network).DEFAULT
     try:
         state: dict[str, Tensor] = entry.get_state_dict(progress=False, check_hash=True)
     except (OSError, RuntimeError) as error:  # no network; a broken download
         raise UsageError(
-            f"LPIPS needs the ImageNet weights of {BACKBONES[backbone]}, and {entry.url} cannot be fetched.\n"
-            "Fetch that file elsewhere and give it by weights=FILE (loss.perceptual.weights=FILE, or lpips.weights=FILE in the benchmark)."
+            f"{what_for} needs the ImageNet weights of {network}, and {entry.url} cannot be fetched.\n"
+            f"Fetch that file elsewhere and give {give}"
         ) from error
     return state

@@ -16,9 +16,12 @@ from torch import Tensor, nn
 from dehaze_zoo.checkpoints.create import create_model
 from dehaze_zoo.checkpoints.reading import read_state_dict
 from dehaze_zoo.errors import UsageError
+from dehaze_zoo.metrics.lpips import downloaded
 from dehaze_zoo.networks.blocks.quantiser import code_loss, codebook_loss, gram_loss
 from dehaze_zoo.networks.ridcp import MULTIPLE, VQGAN, design_of
 from dehaze_zoo.training.adversarial import AdversarialModule
+
+GIVE_IT = "model.semantic.weights=FILE, or train without: model.semantic.weight=0"
 
 
 class SemanticTerm(nn.Module):
@@ -36,7 +39,7 @@ class SemanticTerm(nn.Module):
         from torchvision.models.vgg import cfgs, make_layers
 
         vgg = make_layers(cfgs["E"])[:27]
-        state = read_state_dict(weights) if weights is not None else _vgg19()
+        state = read_state_dict(weights) if weights is not None else downloaded("vgg19", "the semantic term", GIVE_IT)
         wanted = {key: state.get(f"features.{key}") for key in vgg.state_dict()}
         if any(value is None or value.shape != vgg.state_dict()[key].shape for key, value in wanted.items()):
             raise UsageError(f"model.semantic.weights={weights}: not weights of torchvision's vgg19.")
@@ -50,19 +53,6 @@ class SemanticTerm(nn.Module):
         with torch.no_grad():
             target = self._vgg[0].to(image.device)((image - self.mean) / self.std)
         return F.mse_loss(F.relu(self.conv(F.adaptive_avg_pool2d(quantised, target.shape[-2:]))), target)
-
-
-def _vgg19() -> dict[str, Tensor]:
-    from torchvision.models import VGG19_Weights
-
-    try:
-        state: dict[str, Tensor] = VGG19_Weights.DEFAULT.get_state_dict(progress=False, check_hash=True)
-    except (OSError, RuntimeError) as error:  # no network; a broken download
-        raise UsageError(
-            f"the semantic term needs VGG19's ImageNet weights, and {VGG19_Weights.DEFAULT.url} cannot be fetched.\n"
-            "Fetch that file elsewhere and give model.semantic.weights=FILE, or train without: model.semantic.weight=0"
-        ) from error
-    return state
 
 
 class CodebookModule(AdversarialModule):
