@@ -6,18 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from support import ROOT
+from support import outputs_of, run_notebook
 
 
 def test_the_notebook_runs(tmp_path: Path) -> None:
-    nbformat, nbclient = pytest.importorskip("nbformat"), pytest.importorskip("nbclient")
-    pytest.importorskip("ipykernel")
     pytest.importorskip("matplotlib")
-    notebook = nbformat.read(ROOT / "notebooks" / "compare_models.ipynb", as_version=4)
-    nbclient.NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}}).execute()
-    outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
-    text = "".join(output.get("text", "") for output in outputs)
-    assert "identity - dcp" in text
-    kinds = {kind for output in outputs for kind in output.get("data", {})}
-    assert {"text/markdown", "image/png"} <= kinds
+    printed, shown = outputs_of(run_notebook("compare_models.ipynb", tmp_path))
+    assert "identity - dcp" in printed
+    assert {"text/markdown", "image/png"} <= {kind for data in shown for kind in data}
     assert (tmp_path / "compare" / "leaderboard.html").is_file()
