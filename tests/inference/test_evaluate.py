@@ -89,7 +89,7 @@ def test_nothing_left_to_judge(folder: Path, tmp_path: Path) -> None:
     assert (code, metrics, report["done"], len(report["failed"])) == (1, None, 0, 3)
 
 
-@pytest.mark.parametrize("override", ["protocol=gunnet", "split=tset", "model=aodnet", "data.samples_per_epoch=0"])
+@pytest.mark.parametrize("override", ["protocol=gunnet", "split=tset", "model=aodnet", "+data.nonsense=nonsense"])
 def test_wrong_use(folder: Path, tmp_path: Path, override: str) -> None:
     with pytest.raises(UsageError, match=override.split("=")[1]):
         run(tmp_path / "run", "data=folder", f"data.root='{folder}'", override)

@@ -204,8 +204,10 @@ class DehazingModule(LightningModule):
         """The configured optimiser over the network's trainable parameters."""
         return [self.optimizer([p for p in self.network.parameters() if p.requires_grad])]
 
+    def setup(self, stage: str) -> None:
+        self.network.to(memory_format=self.layout)  # type: ignore[call-overload]  # before DDP lays out its buckets
+
     def on_fit_start(self) -> None:
-        self.network.to(memory_format=self.layout)  # type: ignore[call-overload]
         for term in self.terms.values():
             term.loss.to(self.device)
         # The configured rates; a resumed optimiser brings those of its epoch in its parameter groups.

@@ -123,6 +123,7 @@ class RIDCPModule(AdversarialModule):
             self.network.start_from(frozen)  # type: ignore[operator]
 
     def setup(self, stage: str) -> None:
+        super().setup(stage)
         if not self._stage1:
             raise UsageError(
                 "model=ridcp needs stage 1: its codebook and the codes of clear images.\n"
