@@ -21,7 +21,7 @@ import torch
 
 from dehaze_zoo.data.haze import Haze
 from dehaze_zoo.data.samplers import Token
-from dehaze_zoo.data.synthetic import SceneTraining, Window
+from dehaze_zoo.data.synthetic import Framing, SceneTraining
 from dehaze_zoo.networks.registry import build_model
 
 
@@ -35,7 +35,7 @@ def main() -> None:
     size, batch, rounds, each = (48, 2, 2, 2) if given.quick else (given.size, given.batch, given.rounds, 8)
 
     cv2.setNumThreads(1)
-    pairs = SceneTraining(1, {0: Window(size, size, 480)}, Haze(), 0.25, seed=0)
+    pairs = SceneTraining(1, {0: Framing(size, size, 480)}, Haze(), 0.25, seed=0)
     step = training_step(size, batch)
     step()
     pairs[Token(0, 0, 0)]

@@ -14,6 +14,7 @@ import statistics
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from dehaze_zoo.cli import compose
 from dehaze_zoo.training.build import build_module, build_trainer
 from dehaze_zoo.training.module import DehazingModule
 from dehaze_zoo.training.placement import place
-from measure import ratio, seconds, spread, stamp
+from measure import Work, ratio, seconds, spread, stamp
 
 PLAIN = ["model.optimizer.fused=null", "model.channels_last=false", "compile=false"]
 
@@ -104,8 +105,8 @@ def main() -> int:
     steppers["plain"].step(data[0])
     curves = {name: [float(stepper.step(batch)) for batch in data] for name, stepper in steppers.items()}
     apart = max(abs(a - b) / abs(a) for a, b in zip(curves["plain"], curves["ours"], strict=True))
-    turns = {name: (lambda stepper=stepper: float(stepper.step(data[0]))) for name, stepper in steppers.items()}
-    taken = seconds(turns, args.rounds, args.device)  # type: ignore[arg-type]
+    turns: dict[str, Work] = {name: partial(stepper.step, data[0]) for name, stepper in steppers.items()}
+    taken = seconds(turns, args.rounds, args.device)
     print(f"{args.model}, {' '.join(args.settings)}; {stamp(args.device, torch.float32)}; batch 4 x 128 x 128")
     for name, times in taken.items():
         print(f"{name:5}  {spread(times, digits=1)} ms  {4 / statistics.median(times):.1f} images/s")
@@ -114,7 +115,7 @@ def main() -> int:
     print(f"plain / ours {ratio(taken['plain'], taken['ours'])}; the first step takes {first:.0f} s and {pays}")
     print(f"loss over {args.curve} steps: {curves['plain'][0]:.4f} to {curves['plain'][-1]:.4f}, largest difference {apart:.1e} of itself")
     looped = loop_steps(steppers["plain"], (data * 2)[: args.rounds + 3])
-    alone = seconds({"alone": turns["plain"]}, args.rounds, args.device)["alone"]  # type: ignore[dict-item]
+    alone = seconds({"alone": turns["plain"]}, args.rounds, args.device)["alone"]
     cost = statistics.median(looped) / statistics.median([*taken["plain"], *alone]) - 1
     print(f"loop: {spread(looped, digits=1)} ms from batch to batch, {cost:+.1%} of the step alone")
     return int(apart > 1e-3 or cost > 0.03)

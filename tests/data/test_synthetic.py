@@ -15,11 +15,11 @@ from dehaze_zoo.data.pairs import Augment
 from dehaze_zoo.data.samplers import Token
 from dehaze_zoo.data.scenes import SKY_DEPTH, draw_scene
 from dehaze_zoo.data.synthetic import (
+    Framing,
     HazedPairs,
     HazedTraining,
     ScenePairs,
     SceneTraining,
-    Window,
     clear_pictures,
     guessed_depth,
     read_depth,
@@ -98,13 +98,13 @@ def test_a_window_belongs_to_a_larger_picture() -> None:
 
 
 def test_samples_depend_on_seed_epoch_and_position_alone() -> None:
-    train = SceneTraining(10, {0: Window(32, 32, 64)}, HAZE, 0.25, 1)
+    train = SceneTraining(10, {0: Framing(32, 32, 64)}, HAZE, 0.25, 1)
     first = train[Token(2, 7, 0)]
     cv2.setRNGSeed(5)
     np.random.seed(0)  # noqa: NPY002
     torch.manual_seed(9)
     assert torch.equal(train[Token(2, 7, 5)]["hazy"], first["hazy"])
-    others = [train[Token(2, 8, 0)], train[Token(3, 7, 0)], SceneTraining(10, {0: Window(32, 32, 64)}, HAZE, 0.25, 2)[Token(2, 7, 0)]]
+    others = [train[Token(2, 8, 0)], train[Token(3, 7, 0)], SceneTraining(10, {0: Framing(32, 32, 64)}, HAZE, 0.25, 2)[Token(2, 7, 0)]]
     assert all(not torch.equal(other["clear"], first["clear"]) for other in others)
     levels = first["hazy"] * 255
     torch.testing.assert_close(levels, levels.round(), atol=1e-4, rtol=0)
@@ -112,20 +112,20 @@ def test_samples_depend_on_seed_epoch_and_position_alone() -> None:
 
 
 def test_windows_grow_with_the_epoch() -> None:
-    train = SceneTraining(10, {0: Window(24, 30, 30), 2: Window(32, 40, 48)}, HAZE, 0.25, 1, views=4)
+    train = SceneTraining(10, {0: Framing(24, 30, 30), 2: Framing(32, 40, 48)}, HAZE, 0.25, 1, views=4)
     assert [train[Token(epoch, 3, 0)]["hazy"].shape[-1] for epoch in (0, 1, 2, 7)] == [24, 24, 32, 32]
     assert {scene.clear.shape for scene in train._drawn.values()} == {(48, 64, 3)}  # drawn whole, at the largest size
     for sizes in ((0, 8, 8), (8, 9, 8), (8, 0, 8)):
         with pytest.raises(UsageError, match="no such sizes"):
-            Window(*sizes)
+            Framing(*sizes)
 
 
 def test_scenes_are_shared_by_samples_far_apart() -> None:
-    train = SceneTraining(64, {0: Window(16, 16, 24)}, HAZE, 0.25, 1, views=4)
+    train = SceneTraining(64, {0: Framing(16, 16, 24)}, HAZE, 0.25, 1, views=4)
     hazy = [train[Token(epoch, position, 0)]["hazy"] for epoch in range(4) for position in range(64)]
     assert len(train._drawn) <= 256 // 4
     assert not any(torch.equal(a, b) for i, a in enumerate(hazy) for b in hazy[:i])  # every sample shows another part, or otherwise
-    again = SceneTraining(64, {0: Window(16, 16, 24)}, HAZE, 0.25, 1, views=4)  # of a resumed run: nothing drawn yet
+    again = SceneTraining(64, {0: Framing(16, 16, 24)}, HAZE, 0.25, 1, views=4)  # of a resumed run: nothing drawn yet
     assert torch.equal(again[Token(3, 63, 0)]["hazy"], hazy[-1])
 
 

@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from torch.utils.data import Dataset
-
 from dehaze_zoo.data.images import read_rgb
-from dehaze_zoo.data.pairs import Augment, Sample, as_tensor, centre, padded
+from dehaze_zoo.data.pairs import Augment, Sample, Samples, as_tensor, centre, padded
 from dehaze_zoo.data.samplers import Token, generator
 
 
-class ClearTraining(Dataset[Sample]):
+class ClearTraining(Samples):
     """Random crops, drawn by Tokens; smaller pictures are reflected at their right and bottom edge. Reading raises ImageError."""
 
     def __init__(self, files: Sequence[Path], crop_size: int, augment: Augment, seed: int) -> None:
@@ -30,7 +28,7 @@ class ClearTraining(Dataset[Sample]):
         return {"hazy": clear, "clear": clear, "name": path.name}
 
 
-class ClearPictures(Dataset[Sample]):
+class ClearPictures(Samples):
     """Whole pictures or their centre, by number. Reading raises ImageError."""
 
     def __init__(self, files: Sequence[Path], crop: int | None = None) -> None:

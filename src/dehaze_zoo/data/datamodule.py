@@ -21,9 +21,9 @@ from dehaze_zoo.data.layouts import LAYOUTS, Pair, PairList, find_pairs, find_ro
 from dehaze_zoo.data.manifest import StaleError, Watch, manifest_path, read_manifest
 from dehaze_zoo.data.mixed import MixedTraining, NamedSets
 from dehaze_zoo.data.packed import TornError
-from dehaze_zoo.data.pairs import Augment, JudgedPairs, Sample, TrainingPairs, collate_crops, finished
+from dehaze_zoo.data.pairs import Augment, JudgedPairs, Sample, Samples, TrainingPairs, collate_crops, finished
 from dehaze_zoo.data.samplers import EpochSampler, MixedSampler, ShardSampler
-from dehaze_zoo.data.synthetic import HazedPairs, HazedTraining, ScenePairs, SceneTraining, Window, clear_pictures
+from dehaze_zoo.data.synthetic import Framing, HazedPairs, HazedTraining, ScenePairs, SceneTraining, clear_pictures
 from dehaze_zoo.data.table import PairTable
 from dehaze_zoo.data.workers import keep_freed_memory, set_up_worker
 from dehaze_zoo.errors import ImageError, UsageError
@@ -44,11 +44,11 @@ class DehazingData(pl.LightningDataModule, ABC):
         self.num_workers = max(1, min(8, cores - 1)) if num_workers is None else num_workers
 
     @abstractmethod
-    def training_set(self) -> Dataset[Sample]:
+    def training_set(self) -> Samples:
         """Reads Tokens. Raises UsageError where there is nothing to read."""
 
     @abstractmethod
-    def pairs(self, split: str) -> Dataset[Sample]:
+    def pairs(self, split: str) -> Samples:
         """One split, train, val or test, as it is judged: by number, without random choices. Raises UsageError where there is nothing."""
 
     def train_dataloader(self) -> DataLoader[Sample]:
@@ -71,9 +71,9 @@ class DehazingData(pl.LightningDataModule, ABC):
             sampler.start_at(loop.epoch_progress.current.processed, batches * self.batch_size)  # type: ignore[attr-defined]
         return self._loader(dataset, sampler, self.batch_size // ranks, persistent=self.num_workers > 0)
 
-    def sampler(self, dataset: Dataset[Sample], samples: int, rank: int, ranks: int) -> EpochSampler:
+    def sampler(self, dataset: Samples, samples: int, rank: int, ranks: int) -> EpochSampler:
         """What draws an epoch of ``samples`` from the training set."""
-        return EpochSampler(len(dataset), samples, self.seed, rank, ranks)  # type: ignore[arg-type]
+        return EpochSampler(len(dataset), samples, self.seed, rank, ranks)
 
     def val_dataloader(self) -> DataLoader[Sample]:
         return self._judging("val")
@@ -91,9 +91,9 @@ class DehazingData(pl.LightningDataModule, ABC):
 
     def _judging(self, split: str) -> DataLoader[Sample]:
         dataset = self.pairs(split)
-        return self._loader(dataset, ShardSampler(len(dataset), *self._ranks()), 1, persistent=False)  # type: ignore[arg-type]
+        return self._loader(dataset, ShardSampler(len(dataset), *self._ranks()), 1, persistent=False)
 
-    def _loader(self, dataset: Dataset[Sample], sampler: Any, batch_size: int, persistent: bool) -> DataLoader[Sample]:
+    def _loader(self, dataset: Samples, sampler: Any, batch_size: int, persistent: bool) -> DataLoader[Sample]:
         return DataLoader(
             _Guarded(dataset),
             batch_size=batch_size,
@@ -234,14 +234,14 @@ class MixedDataModule(DehazingData):
         for module in self.chosen().values():
             module.prepare_data()
 
-    def training_set(self) -> Dataset[Sample]:
+    def training_set(self) -> Samples:
         return MixedTraining([module.training_set() for module in self.chosen().values()])
 
-    def sampler(self, dataset: Dataset[Sample], samples: int, rank: int, ranks: int) -> EpochSampler:
+    def sampler(self, dataset: Samples, samples: int, rank: int, ranks: int) -> EpochSampler:
         assert isinstance(dataset, MixedTraining)
         return MixedSampler(dataset.lengths, [float(self.weights[name]) for name in self.chosen()], samples, self.seed, rank, ranks)
 
-    def pairs(self, split: str) -> Dataset[Sample]:
+    def pairs(self, split: str) -> Samples:
         return NamedSets({name: module.pairs(split) for name, module in self.chosen().items()})
 
 
@@ -283,15 +283,15 @@ class SyntheticDataModule(DehazingData):
         self.clear, self.depth, self.holdout = clear, depth, holdout
         self.val_crop, self.augment = val_crop, augment or {}
 
-    def training_set(self) -> Dataset[Sample]:
+    def training_set(self) -> Samples:
         if self.clear is not None:
             pictures = clear_pictures(self.clear, self.depth, self.holdout)["train"]
             return HazedTraining(pictures, self.crop_size, Augment(**self.augment), self._haze(), self.seed)
-        windows = {0: Window(self.crop_size, self.crop_size, max(self.crop_size, self.frame))}  # here, not above: a mix sets crop_size
-        windows |= {int(epoch): Window(window["crop_size"], *window["frame"]) for epoch, window in self.grow.items()}
+        windows = {0: Framing(self.crop_size, self.crop_size, max(self.crop_size, self.frame))}  # here, not above: a mix sets crop_size
+        windows |= {int(epoch): Framing(window["crop_size"], *window["frame"]) for epoch, window in self.grow.items()}
         return SceneTraining(self.samples_per_epoch, windows, self._haze(), self.outdoor, self.seed, self.views)
 
-    def pairs(self, split: str) -> Dataset[Sample]:
+    def pairs(self, split: str) -> Samples:
         if split not in ("train", "val", "test"):
             raise UsageError(f"split={split}: must be train, val or test.")
         if self.clear is not None:
@@ -318,13 +318,13 @@ class DegradedDataModule(SyntheticDataModule):
         super().__init__(set=set, **shared)
         self.degradation, self.depth_kind = degradation or {}, depth_kind
 
-    def training_set(self) -> Dataset[Sample]:
+    def training_set(self) -> Samples:
         if self.clear is None:
             return super().training_set()
         pictures = clear_pictures(self.clear, self.depth, self.holdout)["train"]
         return DegradedTraining(pictures, self.crop_size, self._haze(), self.seed, self.depth_kind)
 
-    def pairs(self, split: str) -> Dataset[Sample]:
+    def pairs(self, split: str) -> Samples:
         if self.clear is None or split not in ("train", "val", "test"):
             return super().pairs(split)
         pictures = clear_pictures(self.clear, self.depth, self.holdout)[split]
@@ -338,10 +338,10 @@ class DegradedDataModule(SyntheticDataModule):
 class ClearDataModule(SyntheticDataModule):
     """The user's clear pictures alone; see clear.py. Arguments as of SyntheticDataModule."""
 
-    def training_set(self) -> Dataset[Sample]:
+    def training_set(self) -> Samples:
         return ClearTraining(self._files("train"), self.crop_size, Augment(**self.augment), self.seed)
 
-    def pairs(self, split: str) -> Dataset[Sample]:
+    def pairs(self, split: str) -> Samples:
         return ClearPictures(self._files(split), self.val_crop if split == "val" else None)
 
     def _files(self, split: str) -> list[Path]:
@@ -355,11 +355,11 @@ class ClearDataModule(SyntheticDataModule):
 class _Guarded(Dataset[Any]):
     """An ImageError as an item: raised in a worker, torch would turn it into a RuntimeError with a traceback for its text."""
 
-    def __init__(self, dataset: Dataset[Sample]) -> None:
+    def __init__(self, dataset: Samples) -> None:
         self.dataset = dataset
 
     def __len__(self) -> int:
-        return len(self.dataset)  # type: ignore[arg-type]
+        return len(self.dataset)
 
     def __getitem__(self, token: Any) -> Sample | ImageError:
         try:

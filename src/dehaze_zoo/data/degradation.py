@@ -14,11 +14,10 @@ from typing import Any
 import cv2
 import numpy as np
 import numpy.typing as npt
-from torch.utils.data import Dataset
 
 from dehaze_zoo.data.haze import scatter, transmission
 from dehaze_zoo.data.images import read_rgb
-from dehaze_zoo.data.pairs import Sample, as_tensor, centre
+from dehaze_zoo.data.pairs import Sample, Samples, as_tensor, centre
 from dehaze_zoo.data.samplers import Token, generator
 from dehaze_zoo.data.synthetic import guessed_depth, read_depth
 from dehaze_zoo.errors import ImageError, UsageError, near_misses
@@ -59,7 +58,8 @@ def jpeg(picture: Floats, quality: int) -> Floats:
     """Through JPEG and back: (H, W, 3) RGB is clipped to [0, 1] and rounded to 8 bits."""
     levels = np.rint(np.clip(picture, 0, 1) * 255).astype(np.uint8)
     stored = cv2.imencode(".jpg", levels[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
-    return np.asarray(cv2.imdecode(stored, cv2.IMREAD_COLOR)[..., ::-1] / np.float32(255), np.float32)  # type: ignore[index]
+    levels = np.asarray(cv2.imdecode(stored, cv2.IMREAD_COLOR), np.uint8)
+    return np.asarray(levels[..., ::-1] / np.float32(255), np.float32)
 
 
 def resampled(picture: Floats, source: Window, size: tuple[int, int], scale: float, window: Window) -> Floats:
@@ -70,8 +70,8 @@ def resampled(picture: Floats, source: Window, size: tuple[int, int], scale: flo
     top, left, bottom, right = window
     rows = _taps(np.arange(top, bottom), scale, size[0], source[0])
     columns = _taps(np.arange(left, right), scale, size[1], source[1])
-    tall = sum(weight[:, None, None] * picture[index] for index, weight in rows)
-    out = sum(weight[None, :, None] * tall[:, index] for index, weight in columns)  # type: ignore[index]
+    tall = np.asarray(sum(weight[:, None, None] * picture[index] for index, weight in rows))
+    out = sum(weight[None, :, None] * tall[:, index] for index, weight in columns)
     return np.asarray(np.clip(out, 0, 1), np.float32)
 
 
@@ -184,7 +184,7 @@ def remoteness(depth: Floats, file: Path, kind: str = "distance") -> Floats:
     return np.asarray(1 - scaled if kind == "disparity" else scaled, np.float32)
 
 
-class DegradedTraining(Dataset[Sample]):
+class DegradedTraining(Samples):
     """Crops of the user's clear pictures, degraded; drawn by Tokens. Pictures without a depth map get a made-up one. Raises ImageError."""
 
     def __init__(
@@ -203,7 +203,7 @@ class DegradedTraining(Dataset[Sample]):
         return {"hazy": as_tensor(hazy), "clear": as_tensor(clear), "name": path.name}
 
 
-class DegradedPairs(Dataset[Sample]):
+class DegradedPairs(Samples):
     """The user's clear pictures through steps 1 to 6 for judging, whole or their centre; what is drawn depends on their names alone."""
 
     def __init__(

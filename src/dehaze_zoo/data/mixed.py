@@ -6,17 +6,15 @@ from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from itertools import accumulate
 
-from torch.utils.data import Dataset
-
-from dehaze_zoo.data.pairs import Sample
+from dehaze_zoo.data.pairs import Sample, Samples
 from dehaze_zoo.data.samplers import Token
 
 
-class MixedTraining(Dataset[Sample]):
+class MixedTraining(Samples):
     """Training sets one after another, drawn by the Tokens of a MixedSampler."""
 
-    def __init__(self, sets: Sequence[Dataset[Sample]]) -> None:
-        self.sets, self.lengths = sets, [len(dataset) for dataset in sets]  # type: ignore[arg-type]
+    def __init__(self, sets: Sequence[Samples]) -> None:
+        self.sets, self.lengths = sets, [len(dataset) for dataset in sets]
         self._ends = [*accumulate(self.lengths)]
 
     def __len__(self) -> int:
@@ -28,19 +26,19 @@ class MixedTraining(Dataset[Sample]):
         return self.sets[number][token._replace(element=token.element - before)]
 
 
-class NamedSets(Dataset[Sample]):
+class NamedSets(Samples):
     """Judged sets one after another; a sample's name is led by its set's, as in haze4k/1_0.6_1.26.png."""
 
-    def __init__(self, sets: Mapping[str, Dataset[Sample]]) -> None:
+    def __init__(self, sets: Mapping[str, Samples]) -> None:
         self.sets = sets
 
     def __len__(self) -> int:
-        return sum(len(dataset) for dataset in self.sets.values())  # type: ignore[arg-type,misc]
+        return sum(len(dataset) for dataset in self.sets.values())
 
     def __getitem__(self, index: int) -> Sample:
         for name, dataset in self.sets.items():
-            if index < len(dataset):  # type: ignore[arg-type]
+            if index < len(dataset):
                 sample = dataset[index]
                 return {**sample, "name": f"{name}/{sample['name']}"}
-            index -= len(dataset)  # type: ignore[arg-type]
+            index -= len(dataset)
         raise IndexError(index)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypedDict
@@ -41,6 +42,19 @@ class Sample(TypedDict):
     hazy: Tensor
     clear: Tensor
     name: str
+
+
+class RawSample(Sample):
+    """As it was read: hazy and clear are crops of bytes (h, w, 3), still to be turned."""
+
+    turn: Turn
+
+
+class Samples(Dataset[Sample]):
+    """A set that knows its length. Training sets are drawn by Tokens, judged ones by number; reading may raise ImageError."""
+
+    @abstractmethod
+    def __len__(self) -> int: ...
 
 
 @dataclass(frozen=True)
@@ -85,7 +99,7 @@ def turned(picture: Array, turn: Turn) -> Array:
     return np.rot90(picture[:: -1 if upside_down else 1, :: -1 if mirrored else 1], quarters)
 
 
-class TrainingPairs(Dataset[Sample]):
+class TrainingPairs(Samples):
     """Random crops of pairs, drawn by Tokens of an EpochSampler; nothing depends on which worker or rank reads them.
 
     Pictures smaller than the crop are reflected at their right and bottom edge. ``cache``: of a PairTable's pictures, instead of their
@@ -112,7 +126,7 @@ class TrainingPairs(Dataset[Sample]):
         turn = self.augment.draw(rng)
         if self.raw:
             hazy_crop, clear_crop = (torch.from_numpy(picture.copy()) for picture in whole)
-            return {"hazy": hazy_crop, "clear": clear_crop, "name": pair.name, "turn": turn}  # type: ignore[typeddict-unknown-key]
+            return RawSample(hazy=hazy_crop, clear=clear_crop, name=pair.name, turn=turn)
         return {"hazy": as_tensor(turned(whole[0], turn)), "clear": as_tensor(turned(whole[1], turn)), "name": pair.name}
 
     def _windows(self, pair: Pair, element: int) -> tuple[Window, Window]:
@@ -122,7 +136,7 @@ class TrainingPairs(Dataset[Sample]):
         return self.cache.pair(self.pairs, element)
 
 
-class JudgedPairs(Dataset[Sample]):
+class JudgedPairs(Samples):
     """Pairs at full size, or their centre ``crop`` (less where the picture is smaller), by number.
 
     ``problems``, pictures without a partner, come after the pairs: reading one raises its ImageError, as a damaged file does.

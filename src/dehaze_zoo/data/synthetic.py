@@ -12,12 +12,11 @@ from typing import Any
 import cv2
 import numpy as np
 import numpy.typing as npt
-from torch.utils.data import Dataset
 
 from dehaze_zoo.data.haze import Hazing
 from dehaze_zoo.data.images import read_picture, read_rgb
 from dehaze_zoo.data.layouts import pictures
-from dehaze_zoo.data.pairs import Augment, Sample, as_tensor, centre, padded
+from dehaze_zoo.data.pairs import Augment, Sample, Samples, as_tensor, centre, padded
 from dehaze_zoo.data.samplers import Token, generator
 from dehaze_zoo.data.scenes import SKY_DEPTH, Scene, draw_scene
 from dehaze_zoo.errors import ImageError, UsageError
@@ -29,7 +28,7 @@ _JUDGED_SEED = 0  # validation and test pictures are the same whatever a run's s
 
 
 @dataclass(frozen=True)
-class Window:
+class Framing:
     """What a training sample shows: ``crop_size`` pixels square out of a picture whose height is drawn, uniformly in its logarithm,
     between ``lowest`` and ``highest`` pixels; a height below the window's is the window's. Raises UsageError for sizes that are none."""
 
@@ -46,16 +45,16 @@ class Window:
         return round(float(np.exp(rng.uniform(lowest, highest))))
 
 
-class SceneTraining(Dataset[Sample]):
+class SceneTraining(Samples):
     """Built-in scenes: the Token's epoch and position choose scene, window and haze. Pictures hold 8-bit levels, as files do.
 
-    ``windows``: from which epoch on which Window holds, the first from 0. With ``views`` 1 each sample is a scene of its own, drawn at
+    ``windows``: from which epoch on which Framing holds, the first from 0. With ``views`` 1 each sample is a scene of its own, drawn at
     its window's size alone. With more, so many samples share a scene (drawing it is most of the cost): it is drawn whole, and each takes
     a size, a window, a mirroring and a haze of its own. They lie far apart: a sample's scene is any of the newest of its stream, as many
     as are kept at hand. Raises UsageError for ``views`` below 1.
     """
 
-    def __init__(self, samples: int, windows: Mapping[int, Window], haze: Hazing, outdoor: float, seed: int, views: int = 1) -> None:
+    def __init__(self, samples: int, windows: Mapping[int, Framing], haze: Hazing, outdoor: float, seed: int, views: int = 1) -> None:
         if views < 1:
             raise UsageError(f"data.views={views}: a scene is for one sample or more.")
         self.samples, self.windows, self.haze, self.outdoor, self.seed = samples, dict(windows), haze, outdoor, seed
@@ -94,7 +93,7 @@ class SceneTraining(Dataset[Sample]):
         return self._drawn[key]
 
 
-class ScenePairs(Dataset[Sample]):
+class ScenePairs(Samples):
     """Built-in scenes for judging, whole pictures of height x width: number i of a split is always the same; splits share none."""
 
     def __init__(self, split: str, count: int, height: int, width: int, haze: Hazing, outdoor: float) -> None:
@@ -111,7 +110,7 @@ class ScenePairs(Dataset[Sample]):
         return _sample(scene.clear, scene.depth, self.haze, rng, f"{self.split}_{index:04d}.png")
 
 
-class HazedTraining(Dataset[Sample]):
+class HazedTraining(Samples):
     """Random crops of the user's clear pictures, hazed; drawn by Tokens. Reading raises ImageError."""
 
     def __init__(self, files: Sequence[tuple[Path, Path | None]], crop_size: int, augment: Augment, haze: Hazing, seed: int) -> None:
@@ -132,7 +131,7 @@ class HazedTraining(Dataset[Sample]):
         return _sample(_unit(clear), depth, self.haze, rng, path.name)
 
 
-class HazedPairs(Dataset[Sample]):
+class HazedPairs(Samples):
     """The user's clear pictures hazed for judging, whole or their centre; a picture's haze depends on its name alone. Raises ImageError."""
 
     def __init__(self, files: Sequence[tuple[Path, Path | None]], haze: Hazing, crop: int | None = None) -> None:
