@@ -191,7 +191,7 @@ def _hang(rng: Rng, canvas: Canvas, shell: _Shell) -> None:
     """What is on the walls: pictures, windows with curtains, doors, shelves, mirrors, and the skirting board."""
     glow_windows = rng.random() < 0.75
     for corner, along, length in shell.walls[:3]:
-        inwards = np.cross(along, _UP)
+        inwards = np.array([-along[2], 0, along[0]])  # along x up
         inwards = inwards if (np.array([0.0, 0.0, shell.deep / 2]) - corner) @ inwards > 0 else -inwards
         place = rng.uniform(0.1, 0.6)
 
