@@ -20,7 +20,7 @@ install: .venv/installed  ## make .venv and install everything into it
 		|| echo "natten could not be built: ridcp_nat will use the plain PyTorch attention"
 	@touch $@
 
-demo: .venv/installed  ## train gunet_t on synthetic haze for 4 minutes, compare it with DCP and the hazy input, draw pictures
+demo: .venv/installed  ## train gunet_t on synthetic haze for 3 minutes, compare it with DCP and the hazy input, draw pictures
 	$(PY) -m dehaze_zoo.demo
 
 demo-app: .venv/installed  ## a page in the browser to try it on your own pictures

@@ -1,4 +1,4 @@
-"""python -m dehaze_zoo.demo: train gunet_t on synthetic haze and compare it with DCP and the hazy input, in four minutes on two cores."""
+"""python -m dehaze_zoo.demo: train gunet_t on synthetic haze and compare it with DCP and the hazy input, three minutes of training on two cores."""
 
 from __future__ import annotations
 
