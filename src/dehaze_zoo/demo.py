@@ -24,7 +24,7 @@ SCENES = 5
 def demo(folder: Path) -> bool:
     """Trains, evaluates and draws into ``folder`` through the verbs; True where the trained network is ahead by what it should be.
 
-    Leaves train/, evaluate/<model>/, demo.json (figures of each model) and demo.png. Raises UsageError as the verbs do.
+    Leaves train/, evaluate/<model>/, demo.json (seconds, figures of each model) and demo.png. Raises UsageError as the verbs do.
     """
     from dehaze_zoo import evaluate
     from dehaze_zoo.cli import run_verb
@@ -33,6 +33,7 @@ def demo(folder: Path) -> bool:
     # A process of its own, as it starts another itself: one training rank a core (experiment/demo.yaml).
     if subprocess.run([sys.executable, "-m", "dehaze_zoo.train", "experiment=demo", f"run_dir={folder / 'train'}"]).returncode:
         raise UsageError("the training failed: see above.")
+    training = time.perf_counter() - began
     trained = folder / "train" / "checkpoints" / "best.ckpt"
     figures = []
     for model, checkpoint in (("identity", []), ("dcp", []), ("gunet_t", [f"checkpoint={trained}"])):
@@ -42,8 +43,9 @@ def demo(folder: Path) -> bool:
         figures.append(json.loads((run_dir / "metrics.json").read_text()))
     draw(folder / "demo.png", trained)
     seconds = time.perf_counter() - began
-    (folder / "demo.json").write_text(json.dumps({"seconds": round(seconds), "figures": figures}, indent=1))
-    return _show(folder, figures, seconds)
+    spent = {"training_seconds": round(training), "seconds": round(seconds)}
+    (folder / "demo.json").write_text(json.dumps({**spent, "figures": figures}, indent=1))
+    return _show(folder, figures, spent)
 
 
 def draw(file: Path, trained: Path) -> None:
@@ -59,7 +61,7 @@ def draw(file: Path, trained: Path) -> None:
     write_grid(file, [picture_row(networks, pairs[i]) for i in range(min(SCENES, len(pairs)))])
 
 
-def _show(folder: Path, figures: list[dict[str, Any]], seconds: float) -> bool:
+def _show(folder: Path, figures: list[dict[str, Any]], spent: dict[str, int]) -> bool:
     from rich.console import Console
     from rich.table import Table
 
@@ -78,7 +80,7 @@ def _show(folder: Path, figures: list[dict[str, Any]], seconds: float) -> bool:
     console.print(table)
     console.print(
         f"pictures   {folder / 'demo.png'}\nfigures    {folder / 'evaluate'}\nweights    {folder / 'train' / 'checkpoints' / 'best.ckpt'}\n"
-        f"all of it  {folder}, in {seconds:.0f} s",
+        f"all of it  {folder}, in {spent['seconds']} s, {spent['training_seconds']} of them training",
         markup=False,
     )
     if not good:
