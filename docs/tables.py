@@ -76,7 +76,8 @@ def demo() -> str:
     first = run["figures"][0]
     lines = [f"| {first['images']} held-out synthetic pairs, protocol {first['protocol']} | PSNR, dB | SSIM |", "|---|--:|--:|"]
     lines += [f"| {titles[f['model']]} | {f['psnr']:.2f} | {f['ssim']:.4f} |" for f in run["figures"]]
-    return "\n".join([*lines, "", f"Measured by `make demo` in {run['seconds']} s on two CPU cores, {run['training_seconds']} of them training."])
+    spent = f"in {run['seconds']} s on two CPU cores, {run['training_seconds']} of them training"
+    return "\n".join([*lines, "", f"Measured by `make demo` {spent}."])
 
 
 def rendered(text: str) -> str:

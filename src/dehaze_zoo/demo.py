@@ -1,4 +1,4 @@
-"""python -m dehaze_zoo.demo: train gunet_t on synthetic haze and compare it with DCP and the hazy input, three minutes of training on two cores."""
+"""python -m dehaze_zoo.demo: train gunet_t on synthetic haze for three minutes (two cores), compare it with DCP and the hazy input."""
 
 from __future__ import annotations
 
