@@ -147,7 +147,7 @@ def _run(verb: str, job: Job, cfg: DictConfig, hold: Hold | None = None) -> int:
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise UsageError(f"the disk is full: {error.filename or run_dir} cannot be written. Make room and repeat.") from error
-        ours = (run_dir, passing_name(run_dir / "config.yaml"), *run_dir.parents)
+        ours = (run_dir, *(passing_name(run_dir / name) for name in ("config.yaml", "run.lock")), run_dir / "run.lock", *run_dir.parents)
         if error.filename is not None and Path(os.fsdecode(error.filename)) in ours:
             raise UsageError(f"run_dir={run_dir} cannot be written: {error.strerror}") from error
         raise

@@ -12,6 +12,7 @@ import pytest
 
 from dehaze_zoo import cli
 from dehaze_zoo.errors import UsageError
+from dehaze_zoo.lock import held
 
 Patch, Capture = pytest.MonkeyPatch, pytest.CaptureFixture[str]
 
@@ -135,6 +136,12 @@ def test_usage_errors_of_a_job_exit_with_2_and_at_most_six_lines(
         cli.launch("try", job)
     assert caught.value.code == 2
     assert len(capsys.readouterr().err.strip().splitlines()) == 6
+
+
+def test_a_run_folder_that_takes_no_lock_is_named(tree: Path) -> None:
+    (tree / "old" / "run.lock").mkdir(parents=True)
+    with pytest.raises(UsageError, match=r"run_dir=.*old cannot be written"):
+        cli.run_verb("try", lambda cfg, run_dir: cli.Outcome(), ["run_dir=old"], lambda cfg, run_dir: held(run_dir))
 
 
 def test_the_default_run_folder_is_verb_name_time(tree: Path) -> None:

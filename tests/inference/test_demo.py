@@ -16,7 +16,7 @@ from dehaze_zoo import demo
 def test_the_bar(trained: float, dcp: float, good: bool, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     scores = {"identity": 13.0, "dcp": dcp, "gunet_t": trained}
     figures = [{"model": model, "protocol": "gunet", "images": 32, "psnr": psnr, "ssim": 0.8} for model, psnr in scores.items()]
-    assert demo._show(tmp_path, figures, 170.0) is good
+    assert demo._show(tmp_path, figures, {"training_seconds": 150, "seconds": 170}) is good
     said = capsys.readouterr().out
     assert f"{trained:.2f}" in said
     assert "32 held-out synthetic pairs, protocol gunet" in said
