@@ -20,13 +20,17 @@ from torch import Tensor, nn
 import dehaze_zoo
 from benchmark_minis import config, pairs, run
 from dehaze_zoo.benchmark import runner
-from dehaze_zoo.benchmark.__main__ import composed_words
+from dehaze_zoo.benchmark.__main__ import composed_words, job
 from dehaze_zoo.benchmark.published import published
 from dehaze_zoo.benchmark.scoring import haze_density
 from dehaze_zoo.checkpoints.writing import write_safetensors
+from dehaze_zoo.cli import run_verb
 from dehaze_zoo.errors import UsageError
 from dehaze_zoo.inference.evaluate import evaluate
 from dehaze_zoo.networks import registry
+
+BRISQUE = "gamma 0.05\nrho -12.5\nSV\n1 1:0.5 36:-0.5\n"
+"""A support vector machine in libsvm's text form."""
 
 
 @pytest.fixture(scope="module")
@@ -238,7 +242,7 @@ def test_photographs_have_tables_of_their_own(root: Path, tmp_path: Path) -> Non
     photos = tmp_path / "photos"
     shutil.copytree(root / "hazy", photos)
     machine = tmp_path / "allmodel"
-    machine.write_text("gamma 0.05\nrho -12.5\nSV\n1 1:0.5 36:-0.5\n")
+    machine.write_text(BRISQUE)
     words = ["models=[identity,dcp]", "data=[reside_indoor,photos:real]", f"++roots.reside_indoor='{root}'", f"++roots.real='{photos}'"]
     code, found = run(tmp_path / "run", *words, "metrics=[brisque]", f"brisque.weights='{machine}'")
     assert code == 0
@@ -284,6 +288,16 @@ def test_the_verb_from_the_command_line(root: Path, tmp_path: Path) -> None:
     assert {path.name for path in (tmp_path / "run").iterdir()} >= {"config.yaml", "environment.json", "leaderboard.html", "store"}
     wrong = subprocess.run([*command, "models=[dcpp]"], capture_output=True, text=True)
     assert (wrong.returncode, "dcp" in wrong.stderr, "Traceback" in wrong.stderr) == (2, True, False)
+
+
+def test_photographs_from_the_command_line(root: Path, tmp_path: Path) -> None:
+    photos = tmp_path / "a, b = c"
+    shutil.copytree(root / "hazy", photos)
+    (tmp_path / "allmodel").write_text(BRISQUE)
+    words = ["models=[identity]", "data=[photos:x]", f"roots.x={photos}", "metrics=[brisque]", f"brisque.weights={tmp_path / 'allmodel'}"]
+    words += ["trainer=cpu", "cost=null", "limit=2", f"run_dir={tmp_path / 'run'}"]
+    assert run_verb("benchmark", job, composed_words(words)) == 0
+    assert "| identity |" in (tmp_path / "run" / "leaderboard.md").read_text().split("## x, protocol no_reference, 2 images")[1]
 
 
 def test_sets_of_other_makes_are_known_by_their_pictures(root: Path, tmp_path: Path, counted: list[str]) -> None:
@@ -392,5 +406,6 @@ def test_a_typing_error_in_data_offers_the_near_one() -> None:
 def test_words_for_hydra() -> None:
     assert composed_words(["data=[a, b]", "x=1"]) == ["+data@sets.a=a", "+data@sets.b=b", "x=1"]
     assert composed_words(["x=1"]) == ["+data@sets.synthetic=synthetic", "x=1"]
-    assert composed_words(["data=[photos:p]"]) == ["photos=[p]"]
+    assert composed_words(["data=[photos:p]"]) == ["photo_sets=[p]"]
+    assert composed_words(["photo_sets=[p]", "run_dir='0'"]) == ["photo_sets=[p]", "run_dir='0'"]  # a job of a sweep
     assert composed_words(["+data@sets.a=a"]) == ["+data@sets.a=a"]

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 _SET = "+data@sets."
+_PHOTOS = "photo_sets="  # a key of our own: cli.py takes photos=DIR for a path
 
 
 def job(cfg: DictConfig, run_dir: Path) -> Outcome:
@@ -27,7 +28,7 @@ def composed_words(words: list[str]) -> list[str]:
 
     Without it, synthetic. ``photos:LABEL`` is a set without a yaml.
     """
-    if any(word.startswith(_SET) or word in ("-h", "--help") for word in words):  # composed by the process that started this one
+    if any(word.startswith((_SET, _PHOTOS)) or word in ("-h", "--help") for word in words):  # composed by the process that started this one
         return words
     given = [word for word in words if word.startswith("data=")]
     rest = [word for word in words if not word.startswith("data=")]
@@ -35,7 +36,7 @@ def composed_words(words: list[str]) -> list[str]:
     names = [name.strip(" '\"") for name in re.sub(r"^\[|\]$", "", listed.strip()).split(",") if name.strip()]
     photos = [name.removeprefix("photos:") for name in names if name.startswith("photos:")]
     sets = dict.fromkeys(name for name in names if not name.startswith("photos:"))
-    return [*(f"{_SET}{name}={name}" for name in sets), *([f"photos=[{','.join(photos)}]"] if photos else []), *rest]
+    return [*(f"{_SET}{name}={name}" for name in sets), *([f"{_PHOTOS}[{','.join(photos)}]"] if photos else []), *rest]
 
 
 if __name__ == "__main__":

@@ -168,11 +168,11 @@ def _judge(cfg: DictConfig) -> tuple[Judge, list[dict[str, str]]]:
 
 
 def _check_roots(cfg: DictConfig) -> None:
-    names = [*cfg.sets, *cfg.photos]
+    names = [*cfg.sets, *cfg.photo_sets]
     for name in cfg.roots:
         if name not in names:
             raise UsageError(f"roots.{name}: data has no such set. {near_misses(str(name), map(str, names))}")
-    for name in cfg.photos:
+    for name in cfg.photo_sets:
         if name not in cfg.roots:
             raise UsageError(f"data=[photos:{name}] needs its folder of photographs: roots.{name}=DIR.")
 
@@ -203,7 +203,7 @@ def _sets(cfg: DictConfig) -> list[JudgedSet]:
         plain: Any = OmegaConf.to_container(own, resolve=True)
         about = {key: value for key, value in plain.items() if key in _PICTURES_DEPEND_ON}
         found.append(judged_set(str(name), made(own).pairs(cfg.split), {**about, "split": cfg.split}, cfg.limit))
-    for name in cfg.photos:
+    for name in cfg.photo_sets:
         folder = Path(cfg.roots[name])
         found.append(photographs(str(name), folder, sorted(pictures(folder)), cfg.limit))
     if not found:
