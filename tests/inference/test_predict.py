@@ -111,10 +111,23 @@ def test_compare_never_takes_a_picture_s_place(tmp_path: Path) -> None:
     assert np.array_equal(np.asarray(Image.open(tmp_path / "out" / "a_compare.png")), scene())
 
 
-def test_results_inside_the_input_are_not_restored_again(tmp_path: Path) -> None:
-    Image.fromarray(scene()).save(tmp_path / "a.png")
-    for _ in range(2):
-        assert run(tmp_path, tmp_path / "clear", tmp_path / "run")[1]["done"] == 1
+@pytest.mark.parametrize("pattern", ["", "*", "**/*.png"])
+def test_results_inside_the_input_are_not_restored_again(pattern: str, tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    (photos / "deep").mkdir(parents=True)
+    Image.fromarray(scene()).save(photos / "deep" / "a.png")
+    for redo in (False, True):
+        code, report = run(photos / pattern, photos / "clear", photos / "run", redo=redo)
+        assert (code, report["done"]) == (0, 1)
+    assert [path.parent.name for path in photos.rglob("a.png")].count("deep") == len(list(photos.rglob("*.png"))) == 2
+
+
+def test_the_output_may_lie_above_the_input(tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    Image.fromarray(scene()).save(tmp_path / "photos" / "a.png")
+    for source in (tmp_path / "photos", tmp_path / "photos" / "*.png"):
+        assert run(source, tmp_path, tmp_path)[1]["done"] == 1
+    assert (tmp_path / "a.png").is_file()
 
 
 def test_the_input_is_never_overwritten(tmp_path: Path) -> None:

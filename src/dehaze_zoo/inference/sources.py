@@ -26,19 +26,21 @@ class Sources:
 def find_sources(source: str, leave_out: Sequence[Path] = ()) -> Sources:
     """The file itself, every picture and video below a folder, or what a glob matches (folders among it with all below them).
 
-    A name that exists is never a glob. Hidden files below folders and those below ``leave_out`` do not count. Raises UsageError
-    where there is nothing.
+    A name that exists is never a glob. Hidden files below folders do not count, nor those in a folder of ``leave_out`` below the
+    input's. Raises UsageError where there is nothing.
     """
     path = Path(source)
     if path.is_dir():
-        found, root = _below(path, leave_out), path
+        found, root = _below(path), path
     elif path.exists():
         return Sources((path,), path.parent)
     else:
         matches = [Path(match) for match in sorted(glob.glob(source, recursive=True))]
         plain = {match for match in matches if not match.is_dir() and match.suffix.lower() in SUFFIXES.keys() | VIDEO_SUFFIXES}
-        found = sorted(plain.union(*(_below(match, leave_out) for match in matches if match.is_dir())))
+        found = sorted(plain.union(*(_below(match) for match in matches if match.is_dir())))
         root = _fixed_part(path)
+    others = [place for place in (folder.resolve() for folder in leave_out) if place.is_dir() and root.resolve() in place.parents]
+    found = [file for file in found if not any(file.resolve().is_relative_to(other) for other in others)]
     if not found:
         known = " ".join(sorted(SUFFIXES))
         raise UsageError(f"input={source}: no pictures or videos there. Pictures are files named {known}.")
@@ -89,15 +91,13 @@ def _report(output: Path) -> dict[str, Any]:
     return report if isinstance(report, dict) and isinstance(report.get("failed"), list) else {}
 
 
-def _below(folder: Path, leave_out: Sequence[Path]) -> list[Path]:
-    others = [place.resolve() for place in leave_out if place.is_dir() and place.resolve() != folder.resolve()]
+def _below(folder: Path) -> list[Path]:
     return [
         path
         for path in sorted(folder.rglob("*"))
         if path.suffix.lower() in SUFFIXES.keys() | VIDEO_SUFFIXES
         and path.is_file()
         and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-        and not any(path.resolve().is_relative_to(other) for other in others)
     ]
 
 
