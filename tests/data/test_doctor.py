@@ -77,6 +77,18 @@ def test_every_damage_is_named(tmp_path: Path) -> None:
     assert "32x24" in said["1402_1.png"]
 
 
+def test_links_onto_themselves_are_strangers(tmp_path: Path) -> None:
+    minis.flat_sots(tmp_path)
+    (tmp_path / "unmounted").symlink_to("/nowhere")  # beside the set: none of the doctor's business
+    circles = [("hazy/me", "me"), ("gt/a", "b"), ("gt/b", "a"), ("round", "round"), ("hazy/1400_3.png", "1400_3.png")]
+    for link, to in circles:
+        (tmp_path / link).symlink_to(to)
+    diagnosis = diagnose("reside_indoor", tmp_path)
+    strangers = {("stranger", Path(link).name) for link, _ in circles}
+    assert kinds(diagnosis) == strangers | {("unreadable", "1400_3.png")}
+    assert all("circle" in problem.what_to_do for problem in diagnosis.problems if problem.kind == "stranger")
+
+
 def test_resides_own_border_is_no_mismatch(tmp_path: Path) -> None:
     minis.folders(tmp_path / "hazy", tmp_path / "gt", [("1400_1.png", "1400.png")], (460, 620), (480, 640))
     assert kinds(diagnose("reside_indoor", tmp_path)) == set()

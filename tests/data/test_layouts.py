@@ -8,7 +8,18 @@ import pytest
 
 import data_minis as minis
 from dehaze_zoo.data.images import SUFFIXES as READABLE
-from dehaze_zoo.data.layouts import LAYOUTS, SUFFIXES, Pair, find_pairs, find_pictures, find_root, hold_out, layout_of, pair_folders
+from dehaze_zoo.data.layouts import (
+    LAYOUTS,
+    SUFFIXES,
+    Pair,
+    find_pairs,
+    find_pictures,
+    find_root,
+    hold_out,
+    layout_of,
+    pair_folders,
+    subfolders,
+)
 from dehaze_zoo.errors import UsageError
 from support import ROOT, shared_dir
 
@@ -89,6 +100,16 @@ def test_links_in_a_circle_and_linked_folders(tmp_path: Path) -> None:
     for name in ("hazy", "gt"):
         (tmp_path / "here" / name).symlink_to(tmp_path / "there" / name)
     assert len(find_pairs("reside_indoor", tmp_path / "here", "test").strict()) == 6
+
+
+def test_links_onto_themselves_hide_nothing(tmp_path: Path) -> None:
+    """Asking whether such a link is a folder fails, with ELOOP."""
+    minis.flat_sots(tmp_path)
+    for folder in (tmp_path, tmp_path / "hazy", tmp_path / "gt"):
+        for link, to in (("me", "me"), ("a", "b"), ("b", "a")):
+            (folder / link).symlink_to(to)
+    assert subfolders(tmp_path) == [tmp_path / "gt", tmp_path / "hazy"]
+    assert len(find_pairs("reside_indoor", tmp_path, "test").strict()) == 6
 
 
 def test_unpaired_photographs_are_found_and_refused_as_pairs(tmp_path: Path) -> None:

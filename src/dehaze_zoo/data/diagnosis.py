@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -15,6 +16,7 @@ from dehaze_zoo.data.layouts import SUFFIXES, NoPairsError, Pair, PairList, find
 from dehaze_zoo.data.sets import BORDER, Layout, Split
 
 JUNK = ("thumbs.db", "desktop.ini")
+_CIRCLE = "A link that leads back to itself, a circle: remove it."
 Watch = Callable[[int, int], None]
 """Told how many of how many pictures have been read."""
 
@@ -263,13 +265,15 @@ def _strangers(folders: Sequence[Path], root: Path | None, facts: dict[Path, Fac
         for path in sorted(folder.iterdir()) if folder not in inside else ():
             if path.is_file() and (path.name.startswith(".") or path.name.lower() in JUNK):
                 yield Finding("stranger", str(path), "A leftover of the operating system: delete it.")
+            elif path.is_symlink() and _astray(path) == _CIRCLE:  # others may lead to what is not mounted, of other sets
+                yield Finding("stranger", str(path), _CIRCLE)
 
 
 def _unknown(folder: Path, facts: dict[Path, Facts], above: tuple[str, ...]) -> Iterator[tuple[Path, str]]:
     for path in sorted(folder.iterdir()):
         real = os.path.realpath(path)
-        if path.is_symlink() and not path.exists():
-            yield path, "A link that leads nowhere: remove it, or bring back what it points to."
+        if path.is_symlink() and (why := _astray(path)):
+            yield path, why
         elif path.is_dir():
             if real in above:
                 yield path, "A link to a folder that it lies in, a circle: remove it."
@@ -281,6 +285,15 @@ def _unknown(folder: Path, facts: dict[Path, Facts], above: tuple[str, ...]) -> 
             yield path, "Not a picture: move it out of the pictures' folder."
         elif path not in facts:
             yield path, "A picture whose name belongs to no pair: move it away."
+
+
+def _astray(link: Path) -> str:
+    """Why a link leads to nothing; empty where it does not."""
+    try:
+        link.stat()
+    except OSError as error:
+        return _CIRCLE if error.errno == errno.ELOOP else "A link that leads nowhere: remove it, or bring back what it points to."
+    return ""
 
 
 def _shape(part: Part, root: Path | None) -> str:

@@ -291,9 +291,16 @@ def subfolders(folder: Path) -> list[Path]:
     """Folders in a folder, sorted, without hidden ones; none where it cannot be read."""
     try:
         with os.scandir(folder) as entries:
-            return sorted(Path(entry.path) for entry in entries if not entry.name.startswith((".", "__MACOSX")) and entry.is_dir())
+            return sorted(Path(entry.path) for entry in entries if not entry.name.startswith((".", "__MACOSX")) and _is_folder(entry))
     except OSError:
         return []
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link onto itself, or onto one that leads back to it
+        return False
 
 
 def pictures(folder: Path, seen: frozenset[str] = frozenset()) -> Iterator[Path]:
@@ -305,7 +312,7 @@ def pictures(folder: Path, seen: frozenset[str] = frozenset()) -> Iterator[Path]
         for entry in entries:
             if entry.name.startswith("."):
                 continue
-            if entry.is_dir():
+            if _is_folder(entry):
                 yield from pictures(Path(entry.path), seen | {real})
             elif os.path.splitext(entry.name)[1].lower() in SUFFIXES:
                 yield Path(entry.path)
