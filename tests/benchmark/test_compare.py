@@ -21,12 +21,18 @@ import dehaze_zoo
 from benchmark_minis import config, pairs, run
 from dehaze_zoo.benchmark import runner
 from dehaze_zoo.benchmark.__main__ import composed_words, job
+from dehaze_zoo.benchmark.board import Entry, make_board
 from dehaze_zoo.benchmark.published import published
-from dehaze_zoo.benchmark.scoring import haze_density
+from dehaze_zoo.benchmark.scoring import Judge, haze_density
+from dehaze_zoo.benchmark.store import Score
+from dehaze_zoo.benchmark.subjects import JudgedSet, methods_of
+from dehaze_zoo.benchmark.tables import markdown
 from dehaze_zoo.checkpoints.writing import write_safetensors
 from dehaze_zoo.cli import run_verb
 from dehaze_zoo.errors import UsageError
 from dehaze_zoo.inference.evaluate import evaluate
+from dehaze_zoo.metrics.catalogue import choose_metrics
+from dehaze_zoo.metrics.protocols import choose_protocols
 from dehaze_zoo.networks import registry
 
 BRISQUE = "gamma 0.05\nrho -12.5\nSV\n1 1:0.5 36:-0.5\n"
@@ -196,9 +202,9 @@ def test_finished_pictures_join_without_costs(root: Path, tmp_path: Path) -> Non
 
 
 def test_trainings_with_several_seeds_are_one_row(root: Path, tmp_path: Path) -> None:
-    for seed in (3, 7):
-        torch.manual_seed(seed)
-        folder = tmp_path / "sweep" / str(seed) / "checkpoints"
+    for seed, place in ((3, "3"), (7, "7"), (7, "7/init")):  # the last is what 7 started from
+        torch.manual_seed(seed + len(place))
+        folder = tmp_path / "sweep" / place / "checkpoints"
         folder.mkdir(parents=True)
         net = dehaze_zoo.create_model("gunet_t", width=8, depth=1)
         torch.save({"state_dict": {f"network.{k}": v for k, v in net.state_dict().items()}}, folder / "best.ckpt")
@@ -208,7 +214,39 @@ def test_trainings_with_several_seeds_are_one_row(root: Path, tmp_path: Path) ->
     means = [np.mean([row["psnr"] for row in table if row["seed"] == seed]) for seed in (3, 7)]
     assert (code, found[0]["seeds"], found[0]["images"]) == (0, "2", "12")
     assert float(found[0]["psnr"]) == pytest.approx(np.mean(means), abs=1e-3)
-    assert float(found[0]["psnr_sd_of_seeds"]) == pytest.approx(np.std(means, ddof=1), abs=1e-4)
+    sd = np.std(means, ddof=1)
+    assert float(found[0]["psnr_sd_of_seeds"]) == pytest.approx(sd, abs=1e-4)
+    for name in ("leaderboard.md", "leaderboard.tex"):
+        assert f"2 ({sd:.2f})" in (tmp_path / "run" / name).read_text()
+
+
+def test_a_folder_of_runs_is_one_training_with_several_seeds(tmp_path: Path) -> None:
+    def found(folder: str) -> list[str]:
+        (method,) = methods_of(["ktdn"], {"ktdn": str(tmp_path / folder)}, {}, ["ktdn"])
+        return [str(member.checkpoint.relative_to(tmp_path)) for member in method.members if member.checkpoint]
+
+    for run_dir, seed, done in (("a/0", 0, True), ("a/0/teacher", 0, True), ("a/1", 1, False), ("a/1/teacher", 1, True)):
+        (tmp_path / run_dir / "checkpoints").mkdir(parents=True)
+        (tmp_path / run_dir / "config.yaml").write_text(f"seed: {seed}\n")
+        if done:
+            (tmp_path / run_dir / "checkpoints" / "best.ckpt").touch()
+    assert found("a") == found("a/0") == ["a/0/checkpoints/best.ckpt"]
+    with pytest.raises(UsageError, match="no run in this folder"):
+        found("a/1")
+    shutil.copytree(tmp_path / "a" / "0", tmp_path / "a" / "2")
+    with pytest.raises(UsageError, match=r"seed 0, .*a/0/checkpoints/best.ckpt and .*a/2/checkpoints/best.ckpt"):
+        found("a")
+
+
+def test_a_training_without_scores_does_not_empty_its_method() -> None:
+    images = {"1.png": 0, "2.png": 1}
+    judged = JudgedSet("set", None, images, {image: image for image in images}, "")
+    scores = {seed: [Score(image, "gunet", "psnr", 20.0 + seed + n) for image, n in images.items()] for seed in (0, 1)}
+    board = make_board([Entry("net", judged, {**scores, 2: []}, [])], Judge(choose_protocols("gunet"), choose_metrics(["psnr"]), {}))
+    (row,) = board.rows
+    assert (row["psnr"], row["images"], row["seeds"], row["of_seeds"]) == (21.0, 2, 2, 3)
+    assert row["psnr_sd_of_seeds"] == pytest.approx(np.std([20.5, 21.5], ddof=1))
+    assert "2 of 3 (0.71)" in markdown(board)
 
 
 def test_the_same_weights_in_another_file_are_the_same_job(root: Path, tmp_path: Path, counted: list[str]) -> None:

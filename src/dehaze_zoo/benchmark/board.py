@@ -127,10 +127,16 @@ def _by_metric(scores: Sequence[Score], protocol: str, judged: JudgedSet) -> dic
 
 
 def _mean_over_seeds(seeds: Mapping[int, Mapping[str, Mapping[str, float]]], metric: str) -> dict[str, float]:
-    """Each image's score, the mean over the trainings; images that every one of them has."""
-    held = [{image: scores[metric] for image, scores in by_image.items() if metric in scores} for by_image in seeds.values()]
+    """Each image's score, the mean over the trainings; images that every one of them has that has any."""
+    held = _with_scores(seeds, metric)
     common = sorted(set.intersection(*(set(scores) for scores in held))) if held else []
     return {image: float(np.mean([scores[image] for scores in held])) for image in common}
+
+
+def _with_scores(seeds: Mapping[int, Mapping[str, Mapping[str, float]]], metric: str) -> list[dict[str, float]]:
+    """{image: score} of each training; one that failed everywhere is left out."""
+    held = [{image: scores[metric] for image, scores in by_image.items() if metric in scores} for by_image in seeds.values()]
+    return [scores for scores in held if scores]
 
 
 def _density(entries: Sequence[Entry]) -> dict[str, float]:
@@ -169,8 +175,9 @@ def _spread(
         part = [scores[image] for image in images if image in scores]
         found[f"{metric}_{name}"] = float(np.mean(part)) if part else None
     if len(seeds) > 1:
-        means = [np.mean([s[metric] for s in by_image.values() if metric in s]) for by_image in seeds.values() if by_image]
-        found |= {"seeds": len(means), f"{metric}_sd_of_seeds": float(np.std(means, ddof=1)) if len(means) > 1 else None}
+        means = [np.mean([own[image] for image in scores]) for own in _with_scores(seeds, metric)]
+        found |= {"seeds": len(means), "of_seeds": len(seeds)}
+        found[f"{metric}_sd_of_seeds"] = float(np.std(means, ddof=1)) if len(means) > 1 else None
     return found
 
 

@@ -101,7 +101,7 @@ def methods_of(entries: Sequence[str], checkpoints: Mapping[str, str], results: 
     """The methods that ``models=[...]`` names: a network; NETWORK:LABEL, the same under a label of one's own; results:LABEL, pictures.
 
     ``checkpoints`` and ``results`` are by label. A checkpoint that is a folder of runs gives a member for each. Raises UsageError for an
-    unknown network, a label twice, results without their folder, and for checkpoints or results that nobody asked for.
+    unknown network, a label twice, a seed twice, results without their folder, and for checkpoints or results that nobody asked for.
     """
     methods: dict[str, Method] = {}
     for entry in map(str, entries):
@@ -130,12 +130,27 @@ def methods_of(entries: Sequence[str], checkpoints: Mapping[str, str], results: 
 def _members(path: Path, model: str) -> tuple[Member, ...]:
     if not path.is_dir():
         return (Member(None, path, _design(path, model)),)
-    files = sorted(path.rglob("checkpoints/best.ckpt"))
+    files = [file for file in sorted(path.rglob("checkpoints/best.ckpt")) if not _part_of_another(file.parents[1], path)]
     if not files:
         raise UsageError(
             f"{path}: no run in this folder (RUN/checkpoints/best.ckpt). Give a file, or the folder of runs with several seeds."
         )
-    return tuple(Member(_config(file).get("seed", number), file, _design(file, model)) for number, file in enumerate(files))
+    members: dict[int, Member] = {}
+    for number, file in enumerate(files):
+        seed = _config(file).get("seed", number)
+        if seed in members:
+            raise UsageError(
+                f"{path}: two runs have the seed {seed}, {members[seed].checkpoint} and {file}.\n"
+                "It should hold one training with several seeds. Move one of them away, or compare them: NETWORK:LABEL, checkpoints.LABEL=FILE."
+            )
+        members[seed] = Member(seed, file, _design(file, model))
+    return tuple(members.values())
+
+
+def _part_of_another(run: Path, top: Path) -> bool:
+    """Whether the run lies in a run's folder below ``top`` (or ``top``), which had it done first: its teacher, or what it starts from."""
+    above = [folder for folder in run.parents if folder.is_relative_to(top)]
+    return any((folder / name).exists() for folder in above for name in ("config.yaml", "checkpoints"))
 
 
 def _design(checkpoint: Path, model: str) -> dict[str, Any]:

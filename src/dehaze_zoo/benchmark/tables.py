@@ -134,6 +134,8 @@ def _titles(rows: Sequence[Row]) -> list[str]:
         titles.append(f"{metric.title}{', ' + metric.unit if metric.unit else ''} {arrow}")
         if metric.name == _first(rows):
             titles.append("95 % interval")
+            if _has(rows, "seeds"):
+                titles.append("seeds (sd)")
     if _has(rows, "published_psnr"):
         titles.append("published PSNR (gap)")
     if _has(rows, "parameters"):
@@ -150,6 +152,8 @@ def _cells(row: Row, rows: Sequence[Row]) -> list[str]:
         if metric.name == _first(rows):
             low, high = row.get(f"{metric.name}_low"), row.get(f"{metric.name}_high")
             cells.append("–" if low is None else f"[{low:.{metric.digits}f}, {high:.{metric.digits}f}]")
+            if _has(rows, "seeds"):
+                cells.append(_seeds(row, metric))
     if _has(rows, "published_psnr"):
         other = row.get("published_psnr")
         part = "" if row["images"] == row.get("published_images") else "†"
@@ -174,6 +178,8 @@ def _notes(board: Board) -> list[str]:
         "- MACs: multiply-adds of convolutions and matrix products at 256×256, in 10⁹ (and in 1024³, as the gUNet paper has them); FLOPs"
         " are twice as many.",
     ]
+    if _has(board.rows, "seeds"):
+        lines.append("- Seeds: trainings that the figure is the mean of, and the standard deviation between their means.")
     if devices:
         lines.append(f"- Latency: median of warm runs, batch 1, float32, on {'; '.join(devices)}.")
     if any(row.get("published_psnr") is not None for row in board.rows):
@@ -212,6 +218,14 @@ def _first(rows: Sequence[Row]) -> str:
 
 def _has(rows: Sequence[Row], key: str) -> bool:
     return any(row.get(key) is not None for row in rows)
+
+
+def _seeds(row: Row, metric: Metric) -> str:
+    """How many trainings the figure is the mean of, and the standard deviation between their means."""
+    if row.get("seeds") is None:
+        return "–"
+    of = "" if row["seeds"] == row["of_seeds"] else f" of {row['of_seeds']}"
+    return f"{row['seeds']}{of} ({_number(row.get(f'{metric.name}_sd_of_seeds'), metric.digits)})"
 
 
 def _number(value: float | None, digits: int) -> str:
