@@ -21,6 +21,7 @@ from dehaze_zoo.cli import compose
 from dehaze_zoo.data import cache as caching
 from dehaze_zoo.data.cache import Cache, open_cache
 from dehaze_zoo.data.datamodule import PairDataModule
+from dehaze_zoo.data.diagnosis import diagnose
 from dehaze_zoo.data.layouts import find_pairs
 from dehaze_zoo.data.manifest import StaleError, read_manifest, write_manifest
 from dehaze_zoo.data.packed import TornError, read_packed, write_packed
@@ -116,6 +117,22 @@ def test_training_starts_from_the_manifest_and_notices_when_it_is_old(tmp_path: 
     (tmp_path / "ITS" / "hazy" / "11_1_0.91179.png").unlink()
     with pytest.warns(UserWarning, match=r"older than the folders.*prepare"):
         assert len(data.training_set()) == 5
+
+
+@pytest.mark.parametrize(("name", "below", "splits"), [("ots_parts", "OTS", ["train"]), ("nh_haze", "NH-HAZE", ["train", "val", "test"])])
+def test_the_pictures_own_folder_may_be_the_root(tmp_path: Path, name: str, below: str, splits: list[str]) -> None:
+    """Where the manifests' folder lies among the pictures, it neither makes them stale nor is a stranger there."""
+    make, set_name, expected = minis.MINIS[name]
+    make(tmp_path)
+    root = tmp_path / below
+    where = [f"data={set_name}", f"data.root='{root}'"]
+    assert prepare.job(compose("prepare", where), tmp_path).figures.items() >= expected.items()
+    assert (root / ".dehaze_zoo").is_dir()
+    data = PairDataModule(set=set_name, root=str(root), **SHARED)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert [len(data._found(split).pairs) for split in splits] == [expected[split] for split in splits]
+    assert diagnose(set_name, root).sound
 
 
 def test_no_manifest_is_written_over_missing_partners(tmp_path: Path) -> None:

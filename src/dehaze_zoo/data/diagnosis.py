@@ -277,7 +277,7 @@ def _unknown(folder: Path, facts: dict[Path, Facts], above: tuple[str, ...]) -> 
         elif path.is_dir():
             if real in above:
                 yield path, "A link to a folder that it lies in, a circle: remove it."
-            elif path not in facts:
+            elif path not in facts and not path.name.startswith("."):  # .dehaze_zoo among them
                 yield from _unknown(path, facts, (*above, real))
         elif path.name.startswith(".") or path.name.lower() in JUNK:
             yield path, "A leftover of the operating system: delete it."

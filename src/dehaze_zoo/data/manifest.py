@@ -6,6 +6,7 @@ import hashlib
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -36,14 +37,16 @@ def write_manifest(path: Path, root: Path, found: PairList, watch: Watch = lambd
     pictures without a partner or a disk that cannot be written.
     """
     table = PairTable.of(found.hazy, found.clear, found.strict())
+    with suppress(OSError):  # write_packed says why
+        path.parent.mkdir(parents=True, exist_ok=True)  # before looking: in the pictures' own folder it is a change
+    places = {key: os.path.relpath(folder, root) for key, folder in (("hazy", found.hazy), ("clear", found.clear))}
+    about = {"form": _FORM, **places, "folders": _changed(found.hazy, found.clear)}  # before the hours of reading, as the pairs are
     files = table.files()
     lengths, digests = np.empty(len(files), np.int64), np.empty((len(files), 16), np.uint8)
     with ThreadPoolExecutor() as threads:
         for i, (length, digest) in enumerate(threads.map(_hashed, files)):
             lengths[i], digests[i] = length, np.frombuffer(digest, np.uint8)
             watch(i + 1, len(files))
-    places = {key: os.path.relpath(folder, root) for key, folder in (("hazy", found.hazy), ("clear", found.clear))}
-    about = {"form": _FORM, **places, "folders": _changed(found.hazy, found.clear)}
     write_packed(path, about, {**table.arrays, "lengths": lengths, "digests": digests})
     return table
 
