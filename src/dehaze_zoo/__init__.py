@@ -22,11 +22,16 @@ _HOMES = {
 }
 
 
+_MODULES = ("hub", "losses")  # of the public face, too heavy to be imported with it
+
+
 def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return importlib.import_module(f"dehaze_zoo.{name}")
     if name not in _HOMES:
         raise AttributeError(f"module 'dehaze_zoo' has no attribute {name!r}")
     return getattr(importlib.import_module(_HOMES[name]), name)
 
 
 def __dir__() -> list[str]:
-    return sorted(__all__)
+    return sorted([*__all__, *_MODULES])

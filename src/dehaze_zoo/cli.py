@@ -80,6 +80,7 @@ def run_verb(verb: str, job: Job, argv: list[str], hold: Hold | None = None) -> 
         return _through_hydra(verb, flags, search, overrides)
     if _handed_over(verb, compose(verb, overrides + search), overrides + search):
         return 0
+    _check_after(compose(verb, overrides + search))
     cfg = _composed(verb, overrides + search)
     return _run(verb, job, cfg, hold) or _then(cfg)
 
@@ -108,6 +109,20 @@ def _composed(verb: str, overrides: list[str]) -> DictConfig:
                 raise UsageError(f"the run for {key} in {folder} failed (exit code {code}); it says why above.")
         overrides = [*overrides, f"{key}={_quoted(str(folder / 'checkpoints' / 'best.ckpt'))}"]
     return compose(verb, [*overrides, f"run_dir={_quoted(run_dir)}"])
+
+
+def _check_after(cfg: DictConfig) -> None:
+    """Raises UsageError for a path of the verbs in ``after`` that is missing already: they may begin hours from now."""
+    if cfg.get("plan"):
+        return
+    for name, (verb, *own) in (cfg.get("after") or {}).items():
+        for key, _, value in (str(word).partition("=") for word in own):
+            if not _PATH_KEY.fullmatch(key) or Path(value).is_relative_to(cfg.run_dir):
+                continue
+            if value == "None":
+                raise UsageError(f"{key}=PATH is needed: {verb} ({name}) follows this run and works on it.")
+            if not Path(value).exists() or (Path(value).is_dir() and not any(Path(value).iterdir())):
+                raise UsageError(f"{key}={value}: missing or empty, and {verb} ({name}) follows this run and works on it.")
 
 
 def _then(cfg: DictConfig) -> int:

@@ -138,6 +138,18 @@ def test_usage_errors_of_a_job_exit_with_2_and_at_most_six_lines(
     assert len(capsys.readouterr().err.strip().splitlines()) == 6
 
 
+@pytest.mark.parametrize(
+    ("hazy", "said"), [([], "hazy=PATH is needed"), (["hazy=none"], "hazy=none: no such"), (["hazy=bare"], "hazy=bare: missing or empty")]
+)
+def test_what_follows_a_run_is_checked_before_it(hazy: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "bare").mkdir()
+    (tmp_path / "sharp" / "a").mkdir(parents=True)
+    with pytest.raises(UsageError, match=said):
+        cli.run_verb("train", lambda cfg, run_dir: cli.Outcome(), ["experiment=ridcp_small", "data.clear=sharp", *hazy])
+    assert not (tmp_path / "outputs").exists()
+
+
 def test_a_run_folder_that_takes_no_lock_is_named(tree: Path) -> None:
     (tree / "old" / "run.lock").mkdir(parents=True)
     with pytest.raises(UsageError, match=r"run_dir=.*old cannot be written"):
