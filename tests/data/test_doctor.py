@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -126,6 +127,39 @@ def test_a_download_in_parts_is_incomplete_not_wrong(tmp_path: Path, monkeypatch
     assert "Fewer than 10 hazy: 1400-1401" in said
     assert "48 clear pictures wait" in said
     assert "hazy.zip" in said
+    waiting = [problem.file for problem in diagnosis.problems if "Waits" in problem.what_to_do]
+    assert waiting == [str(tmp_path / "gt" / f"{scene}.png") for scene in range(1402, 1450)]
+
+
+def test_a_lost_hazy_picture_is_named_by_its_clear_one(tmp_path: Path) -> None:
+    """All but one of a set with one hazy picture a scene."""
+    names = [(f"{number}.jpg", f"{number}.jpg") for number in range(10)]
+    minis.folders(tmp_path / "HSTS" / "synthetic", tmp_path / "HSTS" / "original", names)
+    assert diagnose("hsts", tmp_path).problems == []
+    (tmp_path / "HSTS" / "synthetic" / "4.jpg").unlink()
+    diagnosis = diagnose("hsts", tmp_path)
+    assert kinds(diagnosis) == {("missing_partner", "4.jpg")}
+    assert "wait" not in diagnosis.problems[0].what_to_do
+
+
+def test_the_roots_own_name_tells_the_split(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    minis.haze4k(tmp_path)
+    monkeypatch.chdir(tmp_path / "Haze4K" / "test")
+    for root, split, other in ((Path(), "2 of 1,000 test", "train"), (tmp_path / "Haze4K" / "train", "3 of 3,000 train", "test")):
+        said = [problem.what_to_do for problem in diagnose("haze4k", root).problems]
+        assert split in said[0]
+        assert said[1].startswith(f"No {other} pairs")
+
+
+def test_where_nothing_tells_the_split_its_count_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    minis.folders(tmp_path / "hazy", tmp_path / "gt", minis.SAME)
+    splits = LAYOUTS["rs_haze"].splits
+    for train, test, name in ((9, 3, "test"), (3, 9, "train"), (9, 4, "test"), (9, 2, "train")):
+        monkeypatch.setitem(splits, "train", replace(splits["train"], pairs=train))
+        monkeypatch.setitem(splits, "test", replace(splits["test"], pairs=test))
+        diagnosis = diagnose("rs_haze", tmp_path)
+        assert [part.split for part in diagnosis.parts] == [name]
+        assert any("pairs" in problem.what_to_do and problem.what_to_do.startswith("No ") for problem in diagnosis.problems)
 
 
 def test_sketches_tell_scenes_apart() -> None:

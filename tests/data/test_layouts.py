@@ -166,6 +166,16 @@ def test_where_nothing_is_found_it_says_what_is_there(tmp_path: Path) -> None:
     assert "holds no picture" in said(tmp_path / "half")
 
 
+def test_the_roots_own_name_tells_where_the_folders_below_do_not(tmp_path: Path) -> None:
+    minis.haze4k(tmp_path / "train")  # train/Haze4K/test: the folders below come first
+    assert len(find_pairs("haze4k", tmp_path / "train", "test").pairs) == 2
+    assert find_pairs("haze4k", tmp_path / "train" / "Haze4K" / "test", "test").pairs[0].name == "1_0.6_1.26.png"
+    with pytest.raises(UsageError, match=f"(?s)no train pairs.*one part of the set.*data.root={tmp_path / 'train' / 'Haze4K'}\\."):
+        find_pairs("haze4k", tmp_path / "train" / "Haze4K" / "test", "train")
+    minis.folders(tmp_path / "own" / "train" / "hazy", tmp_path / "own" / "train" / "gt", minis.SAME)
+    assert all(len(find_pairs("folder", tmp_path / "own" / "train", split).pairs) == 3 for split in ("train", "test"))
+
+
 def test_find_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("DEHAZE_ZOO_DATA", raising=False)
     assert find_root("haze4k", tmp_path) == tmp_path

@@ -16,6 +16,7 @@ from dehaze_zoo.data.layouts import SUFFIXES, NoPairsError, Pair, PairList, find
 from dehaze_zoo.data.sets import BORDER, Layout, Split
 
 JUNK = ("thumbs.db", "desktop.ini")
+_FEW = 3  # clear pictures without hazy ones, or a twentieth of them all: a loss, to be named; more may be still to come
 _CIRCLE = "A link that leads back to itself, a circle: remove it."
 Watch = Callable[[int, int], None]
 """Told how many of how many pictures have been read."""
@@ -129,26 +130,35 @@ def _parts(layout: Layout, root: Path | None, hazy: Path | None, clear: Path | N
         found = pair_folders(hazy, clear)
         return [Part("all", Split(0, ()), found, _scenes(found.pairs))], []
     assert root is not None
-    parts: list[Part] = []
+    found: dict[str, PairList] = {}
     missing: dict[str, NoPairsError] = {}
-    for name, split in layout.splits.items():
+    for name in layout.splits:
         try:
-            found = find_pairs(layout.name, root, name)
+            found[name] = find_pairs(layout.name, root, name)
         except NoPairsError as error:
             missing[name] = error
-            continue
-        if not any(part.found.pairs[:1] == found.pairs[:1] for part in parts):  # folder: training and test in one
-            parts.append(Part(name, split, found, _scenes(found.pairs)))
-    if not parts:
+    if not found:
         raise next(iter(reversed(missing.values())))
+    likely = {_likely(layout, pairs, [n for n, other in found.items() if _same(pairs, other)]) for pairs in found.values()}
+    parts = [Part(name, layout.splits[name], pairs, _scenes(pairs.pairs)) for name, pairs in found.items() if name in likely]
     say = "No {} pairs ({:,} published) are here: needed only if you {} them. {}"
     purpose = {"train": "train on", "val": "validate on", "test": "test on"}
     absent = [
-        Finding("incomplete", str(root), say.format(name, layout.splits[name].pairs, purpose[name], packed(root)).strip())
-        for name in missing
-        if layout.splits[name].pairs
+        Finding("incomplete", str(root), say.format(name, split.pairs, purpose[name], packed(root)).strip())
+        for name, split in layout.splits.items()
+        if split.pairs and name not in likely
     ]
     return parts, absent
+
+
+def _same(one: PairList, other: PairList) -> bool:
+    return (one.hazy, one.pairs[:1]) == (other.hazy, other.pairs[:1])
+
+
+def _likely(layout: Layout, found: PairList, names: Sequence[str]) -> str:
+    """Which of these splits the pairs are, where neither folders nor names tell: the smallest that may have as many; else the first."""
+    large = [name for name in names if layout.splits[name].pairs >= len(found.pairs)]
+    return min(large, key=lambda name: layout.splits[name].pairs, default=names[0])
 
 
 def _scenes(pairs: Sequence[Pair]) -> list[str]:
@@ -168,16 +178,17 @@ def _too_few(layout: Layout, part: Part, facts: dict[Path, Facts]) -> Finding | 
         each, have = published // scenes, Counter(pair.scene for pair in part.found.pairs)
         short = [scene for scene in part.scenes if have[scene] < each]
         said += f" Fewer than {each} hazy: {spans(short)}." if short else ""
-    if part.found.lone and _whole(part):
+    if _in_parts(part):
         said += f" {len(part.found.lone):,} clear pictures wait for their hazy ones."
     said += " " + (packed(part.found.hazy.parent) or f"The rest: {layout.source}")
     return Finding("incomplete", str(part.found.hazy), said + ". Figures on a part are not comparable with published ones.")
 
 
-def _whole(part: Part) -> bool:
-    """All clear pictures are there, so that those without hazy ones show a download in parts, not a loss."""
-    have = len({pair.clear for pair in part.found.pairs}) + len(part.found.lone)
-    return bool(part.published.pairs) and have >= (part.published.scenes or part.published.pairs)
+def _in_parts(part: Part) -> bool:
+    """Many clear pictures have no hazy ones and no clear one is missing: a download in parts, not a loss."""
+    lone, published = len(part.found.lone), part.published
+    clears = len({pair.clear for pair in part.found.pairs}) + lone
+    return len(part.found.pairs) < published.pairs and clears >= (published.scenes or published.pairs) and lone > max(_FEW, clears // 20)
 
 
 def spans(names: Sequence[str], shown: int = 6) -> str:
@@ -200,8 +211,11 @@ def _partners(parts: Sequence[Part]) -> Iterator[Finding]:
                 yield Finding(
                     "missing_partner", str(problem.file), f"No clear picture in {part.found.clear}: add it, or move this one away."
                 )
-        for path in [] if _whole(part) and len(part.found.pairs) < part.published.pairs else part.found.lone:
-            if path not in told:
+        in_parts = _in_parts(part)
+        for path in part.found.lone:
+            if path not in told and in_parts:
+                yield Finding("incomplete", str(path), f"Waits for its hazy pictures in {part.found.hazy}.")
+            elif path not in told:
                 yield Finding("missing_partner", str(path), f"No hazy picture in {part.found.hazy}: add it, or move this one away.")
         told |= {problem.file for problem in part.found.problems} | {*part.found.lone}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import islice, permutations
 from pathlib import Path
 
-from dehaze_zoo.data.layouts import CLEAR_FOLDERS, DEEPEST, HAZY_FOLDERS, pictures, places, subfolders
+from dehaze_zoo.data.layouts import CLEAR_FOLDERS, DEEPEST, HAZY_FOLDERS, pictures, places, subfolders, told_by
 from dehaze_zoo.data.sets import LAYOUTS, Layout
 
 ARCHIVES = (".zip", ".7z", ".rar", ".tar", ".gz", ".tgz", ".part", ".z01", ".crdownload")
@@ -14,7 +14,7 @@ _MANY = 200  # folders and pictures looked at: a hint must not take minutes
 
 def hint(layout: Layout, root: Path) -> str:
     """One line on what ``root`` seems to be and what to give instead; empty where nothing can be said."""
-    return _above(root) or _another(layout, root) or _deeper(layout, root) or _renamed(root) or packed(root)
+    return _above(root) or _one_part(layout, root) or _another(layout, root) or _deeper(layout, root) or _renamed(root) or packed(root)
 
 
 def packed(root: Path) -> str:
@@ -31,6 +31,10 @@ def _above(root: Path) -> str:
         if folder.name.lower() in (*HAZY_FOLDERS, *CLEAR_FOLDERS) and next(pictures(folder), None):
             return f"{root} lies inside a set: give data.root={folder.parent}."
     return ""
+
+
+def _one_part(layout: Layout, root: Path) -> str:
+    return f"{root} is one part of the set by its name: give data.root={root.parent}." if told_by(layout, root) else ""
 
 
 def _another(layout: Layout, root: Path) -> str:

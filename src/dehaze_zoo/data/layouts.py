@@ -102,14 +102,14 @@ def find_pairs(set_name: str, root: str | os.PathLike[str], split: str) -> PairL
     """The pairs of one split (train, val or test; val is test where the set has none) below ``root``, in any nesting of the set.
 
     Looked for are two folders side by side, one named as HAZY_FOLDERS, one as CLEAR_FOLDERS (any case), down to four levels
-    below, or one folder of 01_hazy.png beside 01_GT.png; the folders on the way tell the split and exclude other sets. Raises
-    UsageError where there are none, several or empty ones; pictures without a partner are ``problems``.
+    below, or one folder of 01_hazy.png beside 01_GT.png; the folders on the way, or else root's own name, tell the split and exclude
+    other sets. Raises UsageError where there are none, several or empty ones; pictures without a partner are ``problems``.
     """
     layout, root = layout_of(set_name), Path(root)
     part = _part(layout, split)
     if not layout.paired:
         raise UsageError(f"data={set_name} has hazy photographs alone, no clear ones to train on or judge by: {layout.title}.")
-    place = _choose(layout, split, root, list(places(layout, root)))
+    place = _choose(layout, split, root, _told(layout, root))
     found = pair_folders(place.hazy, place.clear)
     if part.numbers and not set(place.way) & {*part.folders}:  # all splits in one folder
         first, last = part.numbers
@@ -147,9 +147,25 @@ def _part(layout: Layout, split: str) -> Split:
     return layout.splits[name]
 
 
+def told_by(layout: Layout, root: Path) -> tuple[str, ...]:
+    """The root's own name, lower case, where it is that of a split; not in the user's own set, where one folder may serve all of them."""
+    name = os.path.basename(os.path.abspath(root)).lower()
+    return (name,) if layout.marks and name in _words(layout) else ()
+
+
+def _words(layout: Layout) -> set[str]:
+    return {word for part in layout.splits.values() for word in part.folders}
+
+
+def _told(layout: Layout, root: Path) -> list[Place]:
+    """The places; on the way to those whose folders tell no split is the root itself."""
+    words, own = _words(layout), told_by(layout, root)
+    return [place if words & {*place.way} else replace(place, way=(*own, *place.way)) for place in places(layout, root)]
+
+
 def _choose(layout: Layout, split: str, root: Path, found: list[Place]) -> Place:
     part = _part(layout, split)
-    rest = {word for other in layout.splits.values() if other is not part for word in other.folders} - {*part.folders}
+    rest = _words(layout) - {*part.folders}
     fitting = [place for place in found if set(place.way) & {*part.folders}]
     if not fitting:  # without a word on the way: the names of the pictures tell, where they do
         fitting = [place for place in found if not set(place.way) & rest and (not part.names or _looks_like(part.names, place.hazy))]
