@@ -14,6 +14,7 @@ import pytest
 import torch
 
 import tiny
+from dehaze_zoo.training.module import DehazingModule
 
 ENV = {key: value for key, value in os.environ.items() if not key.startswith("WANDB")} | {"OMP_NUM_THREADS": "1"}
 SIX = ["trainer.max_epochs=1", "data.samples_per_epoch=12", "data.batch_size=2", "callbacks.checkpoints.every_steps=3"]
@@ -91,3 +92,14 @@ def test_two_ranks_leave_together_when_one_is_asked_and_go_on_where_they_were(tm
         torch.allclose(a, b, atol=1e-5)
         for a, b in zip(tiny.state(tmp_path / "one").values(), tiny.state(tmp_path / "run").values(), strict=True)
     )
+
+
+def test_asked_to_leave_before_the_first_batch_it_is_not_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def asked(module: DehazingModule) -> None:  # while Lightning listens and Checkpoints does not yet
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(DehazingModule, "on_fit_start", asked)
+    with pytest.raises(SystemExit) as left:
+        tiny.train(tmp_path / "run")
+    assert left.value.code == 128 + signal.SIGTERM
+    assert not json.loads((tmp_path / "run" / "run.json").read_text())["finished"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -15,6 +16,7 @@ import torch
 from omegaconf import OmegaConf
 from pytorch_lightning.loggers.logger import Logger
 from pytorch_lightning.utilities import rank_zero_only
+from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from dehaze_zoo.checkpoints.reading import load_into
 from dehaze_zoo.errors import UsageError
@@ -69,8 +71,11 @@ def _train(cfg: DictConfig, run: Run, run_dir: Path, checkpoint: Path | None, pl
     if _first():
         run.write(run_dir)
         print(f"{'going on' if checkpoint else 'training'} in {run_dir}", flush=True)
-    with _threads(placement):
-        trainer.fit(module, datamodule=data, ckpt_path=None if checkpoint is None else str(checkpoint))
+    try:
+        with _threads(placement):
+            trainer.fit(module, datamodule=data, ckpt_path=None if checkpoint is None else str(checkpoint))
+    except SIGTERMException as end:  # Lightning's, before Checkpoints listens; it would leave as if the work were done
+        raise SystemExit(128 + signal.SIGTERM) from end
     if trainer.is_global_zero:
         Run(run.recipe, finished=True, figures=module.figures).write(run_dir)
     return Outcome(figures=module.figures)
