@@ -11,6 +11,7 @@ from torch import Tensor
 
 import parity
 from dehaze_zoo.errors import UsageError
+from dehaze_zoo.inference import tiling
 from dehaze_zoo.networks.blocks.alignment import NonFiniteOffsets
 from dehaze_zoo.networks.blocks.padding import extend_mirror
 from dehaze_zoo.networks.blocks.quantiser import code_loss, codebook_loss, gram_loss
@@ -206,6 +207,17 @@ def test_what_is_not_finite_ends_in_a_named_error() -> None:
 def test_codes_outside_the_codebook_are_refused() -> None:
     with pytest.raises(UsageError, match="0 to 1023"):
         stage1().decode_codes(torch.full((1, 2, 2), 1024))
+
+
+@pytest.mark.parametrize("name", ["ridcp", "ridcp_nat", "ridcp_vqgan"])
+def test_tiles_are_refused_and_large_pictures_whole(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tiling, "pixels_that_fit", lambda *_: 600 * 600)
+    net = build_model(name)
+    assert tiling.tile_side(net, (4000, 6000)) is None
+    assert tiling.tile_side(net, (4000, 6000), None) is None
+    with pytest.raises(UsageError, match=r"tile=1024: .*over the whole picture") as error:
+        tiling.tile_side(net, (4000, 6000), 1024)
+    assert "tile=auto" in str(error.value)
 
 
 def test_half_precision_trains() -> None:

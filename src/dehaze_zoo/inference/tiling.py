@@ -54,11 +54,17 @@ def tiling_of(network: nn.Module) -> Tiling:
 def tile_side(network: nn.Module, size: tuple[int, int], tile: int | str | None = "auto") -> int | None:
     """The side of tiles for a picture of ``size`` (height, width), or None where it is restored whole.
 
-    ``tile``: "auto" goes by the memory, None is always whole, a number is the side in pixels. Raises UsageError for another.
+    ``tile``: "auto" goes by the memory, None is always whole, a number is the side in pixels. Raises UsageError for another, and for
+    a number where the network refuses tiles; by "auto" its pictures are whole.
     """
-    if tile is None:
-        return None
     tiling, pixels = tiling_of(network), size[0] * size[1]
+    if tile is None or (tile == "auto" and tiling.refused):
+        return None
+    if tiling.refused:
+        raise UsageError(
+            f"tile={tile}: this network's pictures are restored whole, tiles would be another picture: {tiling.caveat}.\n"
+            "Leave tile=auto; where the memory does not suffice, give smaller pictures."
+        )
     least = max(2 * _overlap(tiling), 4 * FADE)
     if tile == "auto":
         if pixels <= SURELY_FITS:

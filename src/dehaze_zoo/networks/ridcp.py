@@ -146,7 +146,7 @@ class VQGAN(nn.Module):
     ``net(image)``: (B, 3, H, W) RGB in [0, 1] to its reconstruction, unclamped; any H, W >= 1, mirrored inside to multiples of 32.
     """
 
-    tiling = Tiling(reach=96, step=MULTIPLE, caveat="its group norms are taken over the whole picture")
+    tiling = Tiling(reach=96, step=MULTIPLE, caveat="its group norms are taken over the whole picture", refused=True)
     LEARNT_APART = ("quantize_group.0.embedding.weight",)
     """Learns by the codebook loss alone: the gradient of the image passes straight through."""
 
@@ -233,7 +233,7 @@ class RIDCP(nn.Module):
     matching weights and (as NonFiniteOffsets) for NaN in the image. The codebook and its decoder are frozen from the start.
     """
 
-    tiling = Tiling(reach=96, step=MULTIPLE, caveat="its group norms and its alignment's means are taken over the whole picture")
+    tiling = Tiling(reach=96, step=MULTIPLE, caveat="its group norms and alignment's means are taken over the whole picture", refused=True)
 
     def __init__(self, attention: Callable[[int, int], nn.Module], codebook_size: int = 1024, width: int = 64, depth: int = 6) -> None:
         super().__init__()

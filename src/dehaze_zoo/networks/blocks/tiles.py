@@ -17,6 +17,8 @@ class Tiling:
     """Tiles begin at multiples of it, so that strides, windows and pooling grids lie as they do in the whole picture."""
     caveat: str = ""
     """Why tiles are not the whole picture's result; empty where they are."""
+    refused: bool = False
+    """Whether tiles are refused for that reason: pictures are restored whole or not at all."""
 
 
 UNKNOWN = Tiling(reach=128, step=64, caveat="the network does not say how far it sees")
