@@ -24,7 +24,7 @@ from dehaze_zoo.benchmark.__main__ import composed_words, job
 from dehaze_zoo.benchmark.board import Entry, make_board
 from dehaze_zoo.benchmark.published import published
 from dehaze_zoo.benchmark.scoring import Judge, haze_density
-from dehaze_zoo.benchmark.store import Score
+from dehaze_zoo.benchmark.store import Score, Store
 from dehaze_zoo.benchmark.subjects import JudgedSet, methods_of
 from dehaze_zoo.benchmark.tables import markdown
 from dehaze_zoo.checkpoints.writing import write_safetensors
@@ -182,6 +182,25 @@ def test_a_model_that_fails_on_one_image_is_named_and_the_rest_is_done(root: Pat
     ]  # fmt: skip
     assert failed[0]["why"] == "RuntimeError: no kernel for 50 columns" or "no kernel" in failed[0]["why"]
     assert "9 of 12 images" in (tmp_path / "run" / "leaderboard.md").read_text()
+
+
+def test_a_figure_that_the_store_refuses_is_a_failure_and_the_rest_is_done(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = runner.plan
+
+    def with_another_program(store: Store, job: int, *rest: Any) -> Any:
+        todo = plan(store, job, *rest)
+        store.add(job, [Score("1401_2.png", "gunet", "psnr", 99.0)])
+        return todo
+
+    monkeypatch.setattr(runner, "plan", with_another_program)
+    code, found = run(tmp_path / "run", "models=[identity]", *on(root), "limit=4")
+    assert (code, found[0]["images"]) == (1, "4")
+    (failed,) = json.loads((tmp_path / "run" / "report.json").read_text())["failed"]
+    assert failed["file"] == "1401_2.png (gunet psnr)"
+    assert "the store holds 99.0" in failed["why"]
+    assert max(row["psnr"] for row in pq.read_table(tmp_path / "run" / "per_image.parquet").to_pylist()) == 99.0
 
 
 def test_finished_pictures_join_without_costs(root: Path, tmp_path: Path) -> None:
@@ -426,6 +445,7 @@ def test_published_figures_by_name_and_set() -> None:
         (["models=[dcp]", "metrics=[niqe]", "niqe.weights=/nowhere.mat"], "nowhere.mat"),
         (["models=[dcp]", "++roots.haze4k=/tmp"], "haze4k"),
         (["models=[dcp]", "split=tset"], "tset"),
+        (["models=[dcp]", "logger=csv"], "logger=csv.*logger=wandb"),
         (["models=[dcp]", "data=[photos:mine]"], "roots.mine=DIR"),
     ],
 )

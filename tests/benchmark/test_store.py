@@ -30,14 +30,33 @@ def test_what_is_put_in_comes_out(tmp_path: Path) -> None:
     assert again.cost("d") is None
 
 
-def test_a_duplicate_row_is_named_and_nothing_of_its_batch_stays(tmp_path: Path) -> None:
+def test_a_row_that_differs_is_refused_and_the_rest_of_its_batch_stays(tmp_path: Path) -> None:
     store = Store(tmp_path)
     job = store.job("k", {})
-    store.add(job, [Score("1.png", "gunet", "psnr", 20.5)])
-    store.add(job, [Score("1.png", "gunet", "psnr", 20.5)])  # two programs at once may do the same work
-    with pytest.raises(UsageError, match=r"duplicate row .* 1\.png gunet psnr: it holds 20\.5, 21\.0"):
-        store.add(job, [Score("2.png", "gunet", "psnr", 1.0), Score("1.png", "gunet", "psnr", 21.0)])
-    assert store.scores(job) == [Score("1.png", "gunet", "psnr", 20.5)]
+    first, other, more = Score("1.png", "gunet", "psnr", 20.5), Score("1.png", "gunet", "psnr", 21.0), Score("3.png", "gunet", "psnr", 1.0)
+    assert store.add(job, [first]) == []
+    assert store.add(job, [first]) == []  # two programs at once may do the same work
+    refused = store.add(job, [other, more, Score("4.png", "", "niqe", float("nan"))])
+    assert refused[0][0] == other
+    assert "holds 20.5, 21.0 was measured" in refused[0][1]
+    assert [(score.image, why) for score, why in refused[1:]] == [("4.png", "the figure is nan")]
+    assert store.scores(job) == [first, more]
+
+
+def test_a_full_disk_and_a_store_that_is_held_are_named(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    job = store.job("k", {})
+    store._db.execute("PRAGMA max_page_count = 1")  # what it has
+    with pytest.raises(UsageError, match=r"results\.sqlite cannot be used: .*full.*\nMake room"):
+        store.add(job, [Score(f"{number}.png", "gunet", "psnr", 1.0) for number in range(10_000)])
+    assert store.scores(job) == []
+    store._db.execute("PRAGMA busy_timeout = 0")
+    with sqlite3.connect(tmp_path / "results.sqlite") as other:
+        other.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(UsageError, match=r"cannot be used: .*locked"):
+            store.job("l", {})
+        with pytest.raises(UsageError, match=r"cannot be used: .*locked"):
+            store.scores(job)
 
 
 @pytest.mark.parametrize("change", ["UPDATE scores SET value = 99", "DELETE FROM scores", "DELETE FROM jobs", "UPDATE jobs SET key = 'x'"])

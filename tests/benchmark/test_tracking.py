@@ -91,6 +91,19 @@ def test_an_offline_run_holds_the_tables_the_pictures_and_the_weights(tmp_path: 
     assert {"leaderboard.csv", "leaderboard.html", "per_image.parquet"} <= {entry.path for entry in results.manifest.contents}
 
 
+def test_a_run_that_w_and_b_does_not_take_has_its_tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unreachable(**_: Any) -> None:
+        raise wandb.errors.CommError("no route to api.wandb.ai")
+
+    monkeypatch.setenv("WANDB_MODE", "online")
+    monkeypatch.setattr(wandb, "init", unreachable)
+    root = pairs(tmp_path / "sots", scenes=2, hazes=1)
+    code, rows = run(tmp_path / "run", "models=[identity]", "data=[reside_indoor]", f"++roots.reside_indoor='{root}'", "logger=wandb")
+    assert (code, rows[0]["images"]) == (1, "2")
+    (failed,) = json.loads((tmp_path / "run" / "report.json").read_text())["failed"]
+    assert (failed["file"], "no route" in failed["why"]) == ("logger=wandb", True)
+
+
 @pytest.mark.usefixtures("offline")
 def test_the_dashboard_is_a_spec_that_names_the_benchmark_s_tables(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("wandb_workspaces")

@@ -42,9 +42,11 @@ _PICTURES_DEPEND_ON = ("haze", "outdoor", "picture_size", "val_crop", "set")
 def benchmark(cfg: DictConfig, run_dir: Path) -> Outcome:
     """Fills the store with what it lacks, then writes leaderboard.{csv,md,tex,html}, comparisons.csv, per_image.parquet and report.json.
 
-    Code 1 where a picture or a method failed; the rest is done. Raises UsageError for wrong names, weights that do not fit, a metric whose
-    parameters are missing, and a store that cannot be used.
+    Code 1 where a picture, a method or W&B failed; the rest is done. Raises UsageError for wrong names, weights that do not fit, a metric
+    whose parameters are missing, and a store that cannot be used.
     """
+    if cfg.get("logger") is not None and "wandb" not in cfg.logger:
+        raise UsageError(f"logger={','.join(cfg.logger)}: the tables are files in run_dir anyway. Beside them there is logger=wandb.")
     methods = methods_of(cfg.models, cfg.checkpoints, cfg.results, list_models())
     _check_roots(cfg)
     judge, missing = _judge(cfg)
@@ -61,25 +63,34 @@ def benchmark(cfg: DictConfig, run_dir: Path) -> Outcome:
         board = make_board(entries, judge)
     finally:
         store.close()
-    write_json(run_dir / "report.json", _summary(report))
+    console = Console()
+    if board.rows:
+        write_tables(run_dir, board)
+        write_page(run_dir / "leaderboard.html", board, entries, Path(cfg.store))
+        for sheet in terminal(board):
+            console.print(sheet)
+        if cfg.get("logger") is not None:
+            _track(cfg, run_dir, board, entries, methods, report)
+    summary = _summary(report)
+    write_json(run_dir / "report.json", summary)
     say_failures([{**entry, "file": f"{entry['model']}, {entry['data']}: {entry['file']}"} for entry in report.failed])
     if not board.rows:
         return Outcome(1)
-    write_tables(run_dir, board)
-    write_page(run_dir / "leaderboard.html", board, entries, Path(cfg.store))
-    console = Console()
-    for sheet in terminal(board):
-        console.print(sheet)
-    if cfg.get("logger") is not None:
-        from dehaze_zoo.benchmark.tracking import log_to_wandb
-
-        log_to_wandb(cfg, run_dir, board, entries, methods, Path(cfg.store))
-    summary = _summary(report)
     said = f"judged {report.judged} pictures, {report.kept} were done before"
     if report.judged:
         said += f"; {summary['seconds']:.1f} s, the networks' forward {summary['forward_share']:.0%} of it"
     console.print(f"{said}\n{escape(str((run_dir / 'leaderboard.html').absolute()))}", highlight=False, soft_wrap=True)
     return Outcome(int(bool(report.failed)), _figures(board))
+
+
+def _track(cfg: DictConfig, run_dir: Path, board: Board, entries: Sequence[Entry], methods: Sequence[Method], report: Report) -> None:
+    """W&B, whose failure is one of the run: the tables are written."""
+    from dehaze_zoo.benchmark.tracking import log_to_wandb
+
+    try:
+        log_to_wandb(cfg, run_dir, board, entries, methods, Path(cfg.store))
+    except Exception as error:  # whatever the server or the way to it says
+        report.failed.append({"model": "all", "data": "all", **failure("logger=wandb", error)})
 
 
 def _fill(

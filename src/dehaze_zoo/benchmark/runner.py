@@ -78,7 +78,8 @@ def run_job(
 ) -> Report:
     """Judges every picture of the set that lacks a figure or an example, and adds the figures to the store every other second.
 
-    A picture that cannot be read, restored or judged is a failure {"file", "why"} and the rest goes on; failures are tried again next time.
+    A picture that cannot be read, restored or judged is a failure {"file", "why"}, and so is a figure that the store does not take; the
+    rest goes on, and failures are tried again next time.
     """
     report = Report()
     todo = plan(store, job, judged, judge, album)
@@ -106,6 +107,12 @@ def run_job(
         album.offer(image, first, hazy, restored, clear)
         return scores, failed
 
+    def keep() -> None:
+        for score, why in store.add(job, pending):
+            what = " ".join(filter(None, (score.protocol, score.metric)))
+            report.failed.append({"model": label, "data": judged.label, "file": f"{score.image} ({what})", "why": why})
+        pending.clear()
+
     pending: list[Score] = []
     start = committed = time.perf_counter()
     try:
@@ -120,11 +127,11 @@ def run_job(
                 for metric, error in failed.items():
                     report.failed.append({"model": label, "data": judged.label, **failure(f"{image} ({metric})", error)})
             if time.perf_counter() - committed > COMMIT_EVERY:
-                store.add(job, pending)
-                pending, committed = [], time.perf_counter()
+                keep()
+                committed = time.perf_counter()
             advance()
     finally:
-        store.add(job, pending)
+        keep()
         report.wall = time.perf_counter() - start
     return report
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import sqlite3
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -38,7 +40,8 @@ class Score(NamedTuple):
 class Store:
     """DIR/results.sqlite. A job is a network with its weights on a set, told by a hash; its scores are rows.
 
-    Raises UsageError where the folder cannot be written, the file is no store, or a newer version wrote it.
+    Raises UsageError where the folder cannot be written, the file is no store, or a newer version wrote it; later on, from every method,
+    where the disk is full or another program holds the file.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -55,6 +58,8 @@ class Store:
                     self._db.execute(f"PRAGMA user_version = {VERSION}")
         except OSError as error:
             raise UsageError(f"store={folder} cannot be written: {error.strerror}.") from error
+        except sqlite3.OperationalError as error:
+            raise self._unusable(error) from error
         except sqlite3.Error as error:
             raise UsageError(f"{self.path}: is no results store, or is damaged ({error}).\nName another store=DIR.") from error
         if version > VERSION:
@@ -68,42 +73,60 @@ class Store:
 
     def job(self, key: str, about: Mapping[str, Any]) -> int:
         """The number of the job with this key, added where it is new."""
-        with self._db:
-            self._db.execute("INSERT OR IGNORE INTO jobs (key, about) VALUES (?, ?)", (key, json.dumps(about, sort_keys=True)))
-        (number,) = self._db.execute("SELECT id FROM jobs WHERE key = ?", (key,)).fetchone()
+        with self._transaction() as db:
+            db.execute("INSERT OR IGNORE INTO jobs (key, about) VALUES (?, ?)", (key, json.dumps(about, sort_keys=True)))
+            (number,) = db.execute("SELECT id FROM jobs WHERE key = ?", (key,)).fetchone()
         return int(number)
 
-    def add(self, job: int, scores: Iterable[Score]) -> None:
-        """Scores of a job, all or none. One that is there with the same value is left; raises UsageError where the values differ."""
-        with self._db:
+    def add(self, job: int, scores: Iterable[Score]) -> list[tuple[Score, str]]:
+        """Scores of a job; returns those that were not taken, and why: no number, or another value is there, which stays."""
+        refused = []
+        with self._transaction() as db:
             for score in scores:
-                try:
-                    self._db.execute("INSERT INTO scores VALUES (?, ?, ?, ?, ?)", (job, *score))
-                except sqlite3.IntegrityError as error:
-                    held = self._db.execute(
-                        "SELECT value FROM scores WHERE job = ? AND image = ? AND protocol = ? AND metric = ?", (job, *score[:3])
-                    ).fetchone()
-                    if held is None or held[0] != score.value:
-                        what = " ".join(filter(None, (score.image, score.protocol, score.metric)))
-                        raise UsageError(
-                            f"{self.path}: duplicate row for job {job}, {what}: it holds {held and held[0]}, {score.value} was measured.\n"
-                            "Something changes the results that the job's key does not know of; name another store=DIR."
-                        ) from error
+                if not math.isfinite(score.value):
+                    refused.append((score, f"the figure is {score.value}"))
+                    continue
+                if db.execute("INSERT OR IGNORE INTO scores VALUES (?, ?, ?, ?, ?)", (job, *score)).rowcount:
+                    continue
+                (held,) = db.execute(
+                    "SELECT value FROM scores WHERE job = ? AND image = ? AND protocol = ? AND metric = ?", (job, *score[:3])
+                ).fetchone()
+                if held != score.value:
+                    why = (
+                        f"the store holds {held}, {score.value} was measured: something changes results that the job's key does not know of"
+                    )
+                    refused.append((score, why))
+        return refused
 
     def scores(self, job: int) -> list[Score]:
         """All scores of a job, in the order of images' names."""
-        return [Score(*row) for row in self._db.execute("SELECT image, protocol, metric, value FROM scores WHERE job = ?", (job,))]
+        with self._transaction() as db:
+            return [Score(*row) for row in db.execute("SELECT image, protocol, metric, value FROM scores WHERE job = ?", (job,))]
 
     def cost(self, key: str) -> dict[str, Any] | None:
         """The figures kept under this key, or None."""
-        row = self._db.execute("SELECT figures FROM costs WHERE key = ?", (key,)).fetchone()
+        with self._transaction() as db:
+            row = db.execute("SELECT figures FROM costs WHERE key = ?", (key,)).fetchone()
         return None if row is None else json.loads(row[0])
 
     def add_cost(self, key: str, about: Mapping[str, Any], figures: Mapping[str, Any]) -> None:
-        with self._db:
-            self._db.execute(
-                "INSERT OR IGNORE INTO costs (key, about, figures) VALUES (?, ?, ?)", (key, json.dumps(about), json.dumps(figures))
-            )
+        with self._transaction() as db:
+            db.execute("INSERT OR IGNORE INTO costs (key, about, figures) VALUES (?, ?, ?)", (key, json.dumps(about), json.dumps(figures)))
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        """All of it, or none."""
+        try:
+            with self._db:
+                yield self._db
+        except sqlite3.DatabaseError as error:
+            raise self._unusable(error) from error
+
+    def _unusable(self, error: sqlite3.Error) -> UsageError:
+        return UsageError(
+            f"{self.path} cannot be used: {error}.\n"
+            "Make room on its disk, let the program that holds it end, or name another store=DIR. A repeated call goes on where it stopped."
+        )
 
 
 def _statements() -> Iterable[str]:

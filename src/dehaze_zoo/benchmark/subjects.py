@@ -141,7 +141,7 @@ def _members(path: Path, model: str) -> tuple[Member, ...]:
         if seed in members:
             raise UsageError(
                 f"{path}: two runs have the seed {seed}, {members[seed].checkpoint} and {file}.\n"
-                "It should hold one training with several seeds. Move one of them away, or compare them: NETWORK:LABEL, checkpoints.LABEL=FILE."
+                "It should hold one training with several seeds. Move one away, or compare them as NETWORK:LABEL, checkpoints.LABEL=FILE."
             )
         members[seed] = Member(seed, file, _design(file, model))
     return tuple(members.values())
