@@ -17,6 +17,7 @@ import tiny
 from dehaze_zoo.cli import run_verb
 from dehaze_zoo.errors import UsageError
 from dehaze_zoo.losses.l1 import L1Loss
+from dehaze_zoo.made import made
 from dehaze_zoo.networks.gunet import GUNet
 from dehaze_zoo.train import job
 from dehaze_zoo.training.finite import first_offender
@@ -152,6 +153,38 @@ def test_fp16_scaling_steps_are_told_apart(tmp_path: Path) -> None:
     scaler.scale = 1.0  # there is nothing left to lower
     with pytest.raises(UsageError, match="the gradient is not finite"):
         module.on_before_optimizer_step(optimizer)
+
+
+@pytest.fixture
+def unjudged(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Spoils the second validation picture of the first epoch."""
+    original = DehazingModule.validation_step
+
+    def validation_step(self: DehazingModule, batch: Any, batch_idx: int) -> Tensor:
+        if (self.current_epoch, batch_idx) == (0, 1):
+            batch["clear"][0, 0, 3, 3] = float("nan")
+        return original(self, batch, batch_idx)
+
+    monkeypatch.setattr(DehazingModule, "validation_step", validation_step)
+
+
+def test_a_validation_without_a_number_stops_and_names_the_picture(unjudged: None, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"not a number in the validation of epoch 0: [\w.-]+\nLook at") as caught:
+        tiny.train(tmp_path / "run", *AOD)
+    name = str(caught.value).splitlines()[0].rpartition(" ")[2]
+    assert name == list(made(tiny.config(tmp_path, *AOD).data).val_dataloader())[1]["name"][0]
+
+
+def test_under_skip_it_is_counted_and_the_next_validation_is_the_best(
+    unjudged: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tiny.train(tmp_path / "run", *AOD, "on_nan=skip", "trainer.max_epochs=2", "trainer.check_val_every_n_epoch=1")
+    assert "warning: psnr or ssim is not a number in the validation of epoch 0: " in capsys.readouterr().out
+    with open(tmp_path / "run" / "metrics.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert (rows[0]["val/psnr"], float(rows[0]["val/not_finite"])) == ("nan", 1)
+    assert float(rows[1]["val/psnr"]) > 0
+    assert tiny.same(tiny.state(tmp_path / "run", "best"), tiny.state(tmp_path / "run", "last"))
 
 
 @pytest.mark.parametrize("on_nan", ["stop", "skip"])

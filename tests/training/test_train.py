@@ -188,6 +188,20 @@ def test_best_follows_the_highest_psnr_not_the_last(tmp_path: Path, monkeypatch:
     assert tiny.same(tiny.state(tmp_path / "run", "best"), tiny.state(tmp_path / "run", "previous"))
 
 
+def test_a_kill_before_last_is_renamed_has_the_best_already(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    replace = os.replace
+
+    def killed(source: Any, target: Any) -> None:
+        if Path(target).name == "last.ckpt":
+            raise RuntimeError("power cut")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", killed)
+    with pytest.raises(RuntimeError, match="power cut"):
+        tiny.train(tmp_path / "run", "model=aodnet", "trainer.max_epochs=1")
+    assert tiny.same(tiny.state(tmp_path / "run", "best"), tiny.state(tmp_path / "run", "new"))
+
+
 def test_frozen_statistics_stay_and_the_rest_of_the_last_epochs_trains(tmp_path: Path) -> None:
     tiny.train(tmp_path / "run", "trainer.max_epochs=6", "norm.freeze_after=4", "schedule.scale=false", "schedule.warmup=0")
     before, after = tiny.state(tmp_path / "run", "previous"), tiny.state(tmp_path / "run", "last")

@@ -42,7 +42,8 @@ class DehazingModule(LightningModule):
     ranks. The state dict holds ``network.*`` alone.
     ``channels_last``: weights and images in that layout. ``compiled``: training runs through torch.compile; validation does not, its
     pictures differ in size. ``on_nan``: a loss or gradient that is not finite stops (UsageError) with the
-    batch dumped, or is skipped, on every rank, and counted; 20 in a row stop all the same.
+    batch dumped, or is skipped, on every rank, and counted; 20 in a row stop all the same. A validation picture whose figures are not
+    numbers stops too, or under skip is named and counted (val/not_finite; the means are nan then).
     """
 
     def __init__(
@@ -77,7 +78,8 @@ class DehazingModule(LightningModule):
         self._batches_a_step = 1
         self.layout = torch.channels_last if channels_last else torch.contiguous_format
         self._configured: list[list[tuple[float, float]]] = []
-        self._judged: list[Tensor] = []
+        self._judged: list[Tensor] = []  # of each validation batch on this rank: psnr, ssim and 1 of its pictures (3, B)
+        self._names: list[str] = []  # of these pictures
         self._sums: dict[str, Tensor] = {}  # over this epoch's samples so far on this rank
         self.figures: dict[str, float] = {}
         """The last validation's: psnr (dB) and ssim; checkpoints carry them."""
@@ -255,21 +257,43 @@ class DehazingModule(LightningModule):
 
     def on_validation_epoch_start(self) -> None:
         share_statistics(self.network)
-        self._judged = []
+        self._judged, self._names = [], []
 
     def validation_step(self, batch: Mapping[str, Any], batch_idx: int) -> Tensor:
         """Judges a batch and returns it restored, clamped to [0, 1]."""
         restored: Tensor = self(batch["hazy"]).float().clamp(0, 1)
         figures = PROTOCOLS["gunet"](restored, batch["clear"])
-        self._judged.append(torch.stack([figures["psnr"], figures["ssim"], torch.ones_like(figures["psnr"])]).double().sum(1))
+        self._judged.append(torch.stack([figures["psnr"], figures["ssim"], torch.ones_like(figures["psnr"])]).double())
+        self._names += [str(name) for name in batch["name"]]
         return restored
 
     def on_validation_epoch_end(self) -> None:
         zero = torch.zeros(3, dtype=torch.float64, device=self.device)
-        psnr, ssim, images = self.trainer.strategy.reduce(torch.stack([zero, *self._judged]).sum(0), reduce_op="sum")
+        sums = torch.stack([zero, *(figures.sum(1) for figures in self._judged)]).sum(0)
+        psnr, ssim, images = self.trainer.strategy.reduce(sums, reduce_op="sum")
         if images:
             self.figures = {"psnr": float(psnr / images), "ssim": float(ssim / images)}
-            self.log_dict({f"val/{name}": value for name, value in self.figures.items()}, sync_dist=True)  # the same on all ranks
+            logged = {f"val/{name}": value for name, value in self.figures.items()}
+            if psnr.isnan() or ssim.isnan():  # infinite is the psnr of a picture that was restored to the bit
+                logged["val/not_finite"] = float(self._not_numbers())
+            self.log_dict(logged, sync_dist=True)  # the same on all ranks
+
+    def _not_numbers(self) -> int:
+        """How many pictures of the validation have figures that are not numbers, over all ranks; on_nan=stop: raises UsageError."""
+        wrong = torch.cat(self._judged, 1).isnan().any(0).tolist() if self._judged else []
+        names = [name for name, is_wrong in zip(self._names, wrong, strict=True) if is_wrong]
+        said = [text for text in gathered("\n".join(names)) if text]
+        names = [name for text in said for name in text.split("\n")]
+        more = f" and {len(names) - 8} more" if len(names) > 8 else ""
+        message = f"psnr or ssim is not a number in the validation of epoch {self.current_epoch}: {', '.join(names[:8])}{more}"
+        if self.on_nan == "skip":
+            rank_zero_only(print)(f"warning: {message}", flush=True)
+            return len(names)
+        if self.global_rank > 0:
+            sys.exit(0)  # rank 0 speaks
+        raise UsageError(
+            f"{message}\nLook at these pictures, lower model.optimizer.lr, use trainer.precision=32-true, or on_nan=skip; then resume=auto."
+        )
 
     # ---------------------------------------------------------------------------------------------------------- checkpoints
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import signal
@@ -55,7 +56,7 @@ class PlainCheckpointIO(TorchCheckpointIO):
 
 
 class Checkpoints(Checkpoint):
-    """run_dir/checkpoints/last.ckpt, previous.ckpt the one saved before it, best.ckpt the one with the highest ``monitor``.
+    """run_dir/checkpoints/last.ckpt, previous.ckpt the one saved before it, best.ckpt the one with the highest finite ``monitor``.
 
     Saved after every epoch, and within one after ``every_minutes`` (null: never) and every ``every_steps`` batches (null: never), where
     no gradients are being accumulated. SIGTERM, SIGUSR1 and SIGUSR2 (what SLURM and other schedulers send before they kill) save after
@@ -103,7 +104,7 @@ class Checkpoints(Checkpoint):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         score, self._score = self._score, None
-        is_best = score is not None and (self.best is None or score > self.best)
+        is_best = score is not None and math.isfinite(score) and (self.best is None or score > self.best)
         if is_best:
             self.best = score
         self._save(trainer, is_best)
@@ -124,9 +125,9 @@ class Checkpoints(Checkpoint):
         if trainer.is_global_zero:
             if (folder / "last.ckpt").exists():
                 _link(folder / "last.ckpt", folder / "previous.ckpt")
+            if is_best:  # first: a kill in between has the epoch repeated from the earlier last.ckpt, and found the best again
+                _link(folder / "new.ckpt", folder / "best.ckpt")
             os.replace(folder / "new.ckpt", folder / "last.ckpt")
-            if is_best:
-                _link(folder / "last.ckpt", folder / "best.ckpt")
         self._saved_at = time.monotonic()
 
     def _leave(self, trainer: Trainer, where: str) -> None:
