@@ -9,12 +9,13 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 import tiny
-from dehaze_zoo.training.module import DehazingModule
+from dehaze_zoo.data.datamodule import DehazingData
 
 ENV = {key: value for key, value in os.environ.items() if not key.startswith("WANDB")} | {"OMP_NUM_THREADS": "1"}
 SIX = ["trainer.max_epochs=1", "data.samples_per_epoch=12", "data.batch_size=2", "callbacks.checkpoints.every_steps=3"]
@@ -95,10 +96,13 @@ def test_two_ranks_leave_together_when_one_is_asked_and_go_on_where_they_were(tm
 
 
 def test_asked_to_leave_before_the_first_batch_it_is_not_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def asked(module: DehazingModule) -> None:  # while Lightning listens and Checkpoints does not yet
-        os.kill(os.getpid(), signal.SIGTERM)
+    loader = DehazingData.train_dataloader
 
-    monkeypatch.setattr(DehazingModule, "on_fit_start", asked)
+    def asked(data: DehazingData) -> Any:  # while Lightning listens and Checkpoints does not yet
+        os.kill(os.getpid(), signal.SIGTERM)
+        return loader(data)
+
+    monkeypatch.setattr(DehazingData, "train_dataloader", asked)
     with pytest.raises(SystemExit) as left:
         tiny.train(tmp_path / "run")
     assert left.value.code == 128 + signal.SIGTERM
