@@ -319,6 +319,18 @@ def test_photographs_have_tables_of_their_own(root: Path, tmp_path: Path) -> Non
         run(tmp_path / "run", *words)
 
 
+def test_figures_of_other_parameters_are_others(root: Path, tmp_path: Path, counted: list[str]) -> None:
+    found = []
+    for name, text in (("a", BRISQUE), ("b", BRISQUE.replace("-12.5", "-40.5")), ("a again", BRISQUE)):
+        (tmp_path / name).write_text(text)
+        words = ["metrics=[brisque]", f"brisque.weights='{tmp_path / name}'", "limit=2"]
+        _, rows = run(tmp_path / "run", "models=[identity]", *on(root), *words)
+        found.append(float(rows[1]["brisque"]))
+    assert found[1] == pytest.approx(found[0] + 28, abs=1e-3)
+    assert found[2] == found[0]
+    assert len(counted) == 4
+
+
 def test_metrics_that_cannot_be_had_are_named_and_the_rest_is_done(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def no_network(*_: Any, **__: Any) -> None:
         raise OSError("no route to host")

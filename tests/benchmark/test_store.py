@@ -59,6 +59,15 @@ def test_a_full_disk_and_a_store_that_is_held_are_named(tmp_path: Path) -> None:
             store.scores(job)
 
 
+def test_figures_are_those_of_the_parameters_given(tmp_path: Path) -> None:
+    blind, psnr = Score("1.png", "", "niqe", 3.0), Score("1.png", "gunet", "psnr", 20.0)
+    Store(tmp_path).add(1, [blind, psnr])  # as older stores hold them
+    first, second = (Store(tmp_path, {"niqe": mark}) for mark in ("f00", "ba7"))
+    assert first.scores(1) == [psnr]
+    assert first.add(1, [blind._replace(value=4.0)]) == second.add(1, [blind._replace(value=5.0)]) == []
+    assert [sorted(store.scores(1)) for store in (first, second)] == [[blind._replace(value=value), psnr] for value in (4.0, 5.0)]
+
+
 @pytest.mark.parametrize("change", ["UPDATE scores SET value = 99", "DELETE FROM scores", "DELETE FROM jobs", "UPDATE jobs SET key = 'x'"])
 def test_nothing_in_it_can_be_changed(tmp_path: Path, change: str) -> None:
     store = Store(tmp_path)

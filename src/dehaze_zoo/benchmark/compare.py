@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ from rich.markup import escape
 
 from dehaze_zoo.benchmark.board import Board, Entry, make_board
 from dehaze_zoo.benchmark.cost import device_name, measure_cost
-from dehaze_zoo.benchmark.keys import code_version, key_of
+from dehaze_zoo.benchmark.keys import code_version, files_below_hash, key_of
 from dehaze_zoo.benchmark.page import write_page
 from dehaze_zoo.benchmark.pictures import Album
 from dehaze_zoo.benchmark.runner import Report, run_job
@@ -25,7 +26,7 @@ from dehaze_zoo.data.layouts import LAYOUTS, find_pictures, find_root, pictures
 from dehaze_zoo.errors import UsageError, near_misses
 from dehaze_zoo.inference.reporting import failure, progress_bar, say_failures, write_json
 from dehaze_zoo.inference.restore import choose_device
-from dehaze_zoo.metrics.catalogue import choose_metrics, load_metric
+from dehaze_zoo.metrics.catalogue import Measure, Metric, choose_metrics, load_metric
 from dehaze_zoo.metrics.protocols import choose_protocols
 from dehaze_zoo.networks.registry import list_models
 from dehaze_zoo.outcome import Outcome
@@ -49,14 +50,14 @@ def benchmark(cfg: DictConfig, run_dir: Path) -> Outcome:
         raise UsageError(f"logger={','.join(cfg.logger)}: the tables are files in run_dir anyway. Beside them there is logger=wandb.")
     methods = methods_of(cfg.models, cfg.checkpoints, cfg.results, list_models())
     _check_roots(cfg)
-    judge, missing = _judge(cfg)
+    judge, parameters, missing = _judge(cfg)
     sets = _sets(cfg)
     _check_blind(sets, judge, missing)
     device = choose_device(cfg.trainer.accelerator)
     for method in methods:  # what does not fit is said now, not at night
         for member in method.members:
             method.open(member, "cpu")
-    store = Store(Path(cfg.store))
+    store = Store(Path(cfg.store), parameters)
     try:
         entries, report = _fill(store, methods, sets, judge, device, cfg)
         report.failed[:0] = missing
@@ -159,23 +160,38 @@ def _cost(store: Store, method: Method, network: Network, cfg: DictConfig, repor
     return figures
 
 
-def _judge(cfg: DictConfig) -> tuple[Judge, list[dict[str, str]]]:
-    """The judge, and the metrics that it must do without: parameters that are nowhere, a download without a network.
+def _judge(cfg: DictConfig) -> tuple[Judge, dict[str, str], list[dict[str, str]]]:
+    """The judge, a hash of the parameters of each metric that has some, and the metrics that it must do without: parameters that are
+    nowhere, a download without a network.
 
     Raises UsageError for an unknown name and for a file given that is not right.
     """
-    kept, functions, failed = [], {}, []
+    kept, functions, parameters, failed = [], {}, {}, []
     for metric in choose_metrics(["psnr", "ssim", *([cfg.metrics] if isinstance(cfg.metrics, str) else cfg.metrics)]):
         file = cfg[metric.name].weights if metric.places else None
         try:
             if metric.load is not None:
-                functions[metric.name] = load_metric(metric, file)
+                functions[metric.name], used = _loaded(metric, file)
+                if metric.places:
+                    parameters[metric.name] = files_below_hash(used)[:16] if used is not None else "torchvision"
             kept.append(metric)
         except UsageError as error:
             if file is not None:
                 raise
             failed.append({"model": "all", "data": "all", **failure(f"metric {metric.name}", error)})
-    return Judge(choose_protocols(cfg.protocol), kept, functions), failed
+    return Judge(choose_protocols(cfg.protocol), kept, functions), parameters, failed
+
+
+def _loaded(metric: Metric, file: str | None) -> tuple[Measure, Path | None]:
+    """The metric's function, and the file or folder that it was found to be made from."""
+    used: list[Path | None] = []
+
+    def load(found: Path | None) -> Measure:
+        used.append(found)
+        assert metric.load is not None
+        return metric.load(found)
+
+    return load_metric(replace(metric, load=load), file), used[0]
 
 
 def _check_roots(cfg: DictConfig) -> None:

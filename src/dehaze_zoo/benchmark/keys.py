@@ -46,6 +46,12 @@ def files_hash(files: Iterable[tuple[str, Path]]) -> str:
     return digest.hexdigest()
 
 
+def files_below_hash(path: Path) -> str:
+    """Of a file's content, whatever its name, or of the names and contents of all files in a folder."""
+    below = sorted(file for file in path.rglob("*") if file.is_file())
+    return files_hash([(file.relative_to(path).as_posix(), file) for file in below] or [("", path)])
+
+
 @cache
 def code_version() -> str:
     """The release and a hash of the source that pictures and figures come from; a change of anything else redoes nothing."""

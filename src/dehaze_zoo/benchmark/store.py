@@ -8,6 +8,7 @@ import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from dehaze_zoo.errors import UsageError
@@ -40,12 +41,16 @@ class Score(NamedTuple):
 class Store:
     """DIR/results.sqlite. A job is a network with its weights on a set, told by a hash; its scores are rows.
 
+    ``parameters``: of metrics that have some, a hash. Their figures are kept as metric@hash, and those of other parameters are not found;
+    nor are those of stores older than this, which do not tell.
+
     Raises UsageError where the folder cannot be written, the file is no store, or a newer version wrote it; later on, from every method,
     where the disk is full or another program holds the file.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, parameters: Mapping[str, str] = MappingProxyType({})) -> None:
         self.folder, self.path = folder, folder / "results.sqlite"
+        self._kept_as = {metric: f"{metric}@{mark}" for metric, mark in parameters.items()}
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self._db = sqlite3.connect(self.path, timeout=60)
@@ -86,10 +91,11 @@ class Store:
                 if not math.isfinite(score.value):
                     refused.append((score, f"the figure is {score.value}"))
                     continue
-                if db.execute("INSERT OR IGNORE INTO scores VALUES (?, ?, ?, ?, ?)", (job, *score)).rowcount:
+                place = (job, score.image, score.protocol, self._kept_as.get(score.metric, score.metric))
+                if db.execute("INSERT OR IGNORE INTO scores VALUES (?, ?, ?, ?, ?)", (*place, score.value)).rowcount:
                     continue
                 (held,) = db.execute(
-                    "SELECT value FROM scores WHERE job = ? AND image = ? AND protocol = ? AND metric = ?", (job, *score[:3])
+                    "SELECT value FROM scores WHERE job = ? AND image = ? AND protocol = ? AND metric = ?", place
                 ).fetchone()
                 if held != score.value:
                     why = (
@@ -101,7 +107,12 @@ class Store:
     def scores(self, job: int) -> list[Score]:
         """All scores of a job, in the order of images' names."""
         with self._transaction() as db:
-            return [Score(*row) for row in db.execute("SELECT image, protocol, metric, value FROM scores WHERE job = ?", (job,))]
+            rows = db.execute("SELECT image, protocol, metric, value FROM scores WHERE job = ?", (job,)).fetchall()
+        metrics = {kept: metric for metric, kept in self._kept_as.items()}
+        found = [
+            Score(image, protocol, metrics.get(kept, kept), value) for image, protocol, kept, value in rows if kept not in self._kept_as
+        ]
+        return [score for score in found if "@" not in score.metric]
 
     def cost(self, key: str) -> dict[str, Any] | None:
         """The figures kept under this key, or None."""
