@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from dehaze_zoo.checkpoints.create import create_model
 from dehaze_zoo.data.images import from_pil, quantised
 from dehaze_zoo.errors import UsageError
-from dehaze_zoo.inference import tiling
+from dehaze_zoo.inference import memory, tiling
 from dehaze_zoo.inference.memory import bytes_per_pixel
 from dehaze_zoo.inference.restore import restore_pixels
 from dehaze_zoo.inference.tiling import _cut, restore_picture, restore_tiles, tile_side, tiling_of
@@ -145,6 +146,21 @@ def test_a_picture_in_tiles_is_rounded_as_a_whole_one(mode: str) -> None:
     made = restore_picture(network, picture, 128)
     assert (made.shape, made.dtype) == (whole.shape, whole.dtype)
     assert np.abs(made.astype(int) - whole).max() <= 1
+
+
+def test_pages_of_files_are_free_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "CGROUP", tmp_path)
+    monkeypatch.setattr(memory, "MEMINFO", tmp_path / "meminfo")
+    (tmp_path / "meminfo").write_text("MemTotal: 99 kB\nMemAvailable: 7000000 kB\n")
+    cpu = torch.device("cpu")
+    assert memory.free_bytes(cpu) == 7_168_000_000  # no container
+    for name, text in (("max", "4000000000\n"), ("current", "3900000000\n"), ("stat", "anon 900000000\ninactive_file 2000000000\n")):
+        (tmp_path / f"memory.{name}").write_text(text)
+    assert memory.free_bytes(cpu) == 2_100_000_000
+    (tmp_path / "memory.stat").write_text("anon 900000000\ninactive_file 2000000000\nactive_file 1000000000\n")
+    assert memory.free_bytes(cpu) == 3_100_000_000
+    (tmp_path / "memory.max").write_text("max\n")
+    assert memory.free_bytes(cpu) == 7_168_000_000
 
 
 def test_memory_depends_on_the_tile_not_on_the_picture() -> None:

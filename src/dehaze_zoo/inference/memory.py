@@ -17,6 +17,7 @@ from dehaze_zoo.networks.blocks.tiles import Tiling
 
 MOST_ON_CPU = 1_600_000_000
 """Bytes that a network may hold at once for one picture: with torch itself and the picture, 100 megapixels stay below 4 GB."""
+MEMINFO, CGROUP = Path("/proc/meminfo"), Path("/sys/fs/cgroup")
 _PROBE = 192
 _known: WeakKeyDictionary[nn.Module, float] = WeakKeyDictionary()
 
@@ -38,10 +39,14 @@ def free_bytes(device: torch.device) -> int:
         return int(torch.cuda.mem_get_info(device)[0])
     free = 4_000_000_000  # where the system does not tell
     try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
+        lines = MEMINFO.read_text().splitlines()
         free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
-        limit, used = (Path("/sys/fs/cgroup", name).read_text().strip() for name in ("memory.max", "memory.current"))
-        return min(free, int(limit) - int(used)) if limit != "max" else free
+        limit, used, account = ((CGROUP / name).read_text().strip() for name in ("memory.max", "memory.current", "memory.stat"))
+        if limit == "max":
+            return free
+        held = dict(line.split() for line in account.splitlines())
+        pages = int(held.get("inactive_file", 0)) + int(held.get("active_file", 0))  # of files read: given back when memory is wanted
+        return min(free, int(limit) - int(used) + pages)
     except (OSError, StopIteration, ValueError):
         return free if os.name == "posix" else 4_000_000_000
 
