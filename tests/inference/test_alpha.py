@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from dehaze_zoo.checkpoints.writing import write_safetensors
 from dehaze_zoo.cli import run_verb
 from dehaze_zoo.data.images import read_picture
 from dehaze_zoo.errors import UsageError
-from dehaze_zoo.inference.alpha import picture_strip, use_alpha
+from dehaze_zoo.inference.alpha import WIDEST, alpha_strip, picture_strip, use_alpha
 from dehaze_zoo.networks.registry import build_model
 from dehaze_zoo.networks.ridcp import RIDCP
 
@@ -92,6 +93,16 @@ def test_a_strip_puts_alpha_back(desk: Path) -> None:
     assert net.quantiser.alpha == 3
     assert use_alpha(net, 7) == []
     assert net.quantiser.alpha == 7
+
+
+def test_a_strip_holds_no_large_pictures(desk: Path) -> None:
+    hazy = np.zeros((1000, 4 * WIDEST, 3), np.uint8)
+    tracemalloc.start()
+    sheet = alpha_strip(network(), hazy, range(8), hazy.copy)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert sheet.shape == (250 + 18 + 8, 9 * WIDEST + 10 * 4, 3)
+    assert peak < 4 * hazy.nbytes
 
 
 def test_wrong_alphas_are_told(desk: Path, tmp_path: Path) -> None:

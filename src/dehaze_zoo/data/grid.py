@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
-from dehaze_zoo.data.images import write_picture
+from dehaze_zoo.data.images import in_bits, quantised, write_picture
 
 Array = npt.NDArray[Any]
 
@@ -18,28 +18,40 @@ Array = npt.NDArray[Any]
 def picture_grid(rows: Sequence[Sequence[tuple[str, Array]]], gap: int = 4, widest: int = 480) -> npt.NDArray[np.uint8]:
     """Rows of (label, picture) as one picture, each under its label.
 
-    Pictures are (H, W, 3) RGB, uint8 or float in [0, 1] (clipped), of any sizes; wider ones than ``widest`` pixels are reduced.
+    Pictures are (H, W, 3) RGB or (H, W, 1) grey, uint8, uint16 or float in [0, 1] (clipped), of any sizes; wider ones than ``widest``
+    pixels are reduced.
     Returns (H, W, 3) uint8. Raises ValueError without any picture.
     """
-    cells = [[(label, _shrunk(_bytes(picture), widest)) for label, picture in row] for row in rows if row]
+    cells = [[(label, shrunk(picture, widest)) for label, picture in row] for row in rows if row]
     if not cells:
         raise ValueError("a grid needs at least one picture")
     band = 18
-    widths = [max(row[i][1].width for row in cells if i < len(row)) for i in range(max(len(row) for row in cells))]
-    heights = [max(picture.height for _, picture in row) + band for row in cells]
-    sheet = Image.new("RGB", (sum(widths) + gap * (len(widths) + 1), sum(heights) + gap * (len(heights) + 1)), "white")
-    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(12)
+    widths = [max(row[i][1].shape[1] for row in cells if i < len(row)) for i in range(max(len(row) for row in cells))]
+    heights = [max(picture.shape[0] for _, picture in row) + band for row in cells]
+    sheet = np.full((sum(heights) + gap * (len(heights) + 1), sum(widths) + gap * (len(widths) + 1), 3), 255, np.uint8)
+    font = ImageFont.load_default(12)
     top = gap
     for row, height in zip(cells, heights, strict=True):
         left = gap
         for (label, picture), width in zip(row, widths, strict=False):
-            while label and draw.textlength(label, font) > width:
+            while label and font.getlength(label) > width:
                 label = label[:-1]
-            draw.text((left, top), label, "black", font)
-            sheet.paste(picture, (left, top + band))
+            strip = Image.new("RGB", (width, band), "white")
+            ImageDraw.Draw(strip).text((0, 0), label, "black", font)
+            sheet[top : top + band, left : left + width] = strip
+            sheet[top + band : top + band + picture.shape[0], left : left + picture.shape[1]] = picture
             left += width + gap
         top += height + gap
-    return np.asarray(sheet)
+    return sheet
+
+
+def shrunk(picture: Array, widest: int) -> npt.NDArray[np.uint8]:
+    """A picture, as ``picture_grid`` takes it, as it shows it: (h, w, 3), at most ``widest`` pixels wide."""
+    levels = _bytes(picture)
+    height, width = levels.shape[:2]
+    if width <= widest:
+        return levels
+    return np.asarray(Image.fromarray(levels).resize((widest, max(1, round(height * widest / width))), Image.Resampling.BOX))
 
 
 def error_map(restored: Array, clear: Array, full: float = 0.25) -> npt.NDArray[np.uint8]:
@@ -56,17 +68,10 @@ def error_map(restored: Array, clear: Array, full: float = 0.25) -> npt.NDArray[
 
 def write_grid(path: str | os.PathLike[str], rows: Sequence[Sequence[tuple[str, Array]]]) -> None:
     """picture_grid of ``rows`` as a file (PNG by its suffix), written aside and renamed."""
-    write_picture(path, picture_grid(rows).astype(np.float32) / 255)
+    write_picture(path, picture_grid(rows))
 
 
 def _bytes(picture: Array) -> npt.NDArray[np.uint8]:
-    scale = 1 if picture.dtype == np.uint8 else 255
-    levels: npt.NDArray[np.uint8] = np.rint(np.clip(picture, 0, 255 / scale) * scale).astype(np.uint8)
-    return levels
-
-
-def _shrunk(picture: npt.NDArray[np.uint8], widest: int) -> Image.Image:
-    image = Image.fromarray(picture)
-    if image.width <= widest:
-        return image
-    return image.resize((widest, max(1, round(image.height * widest / image.width))), Image.Resampling.BOX)
+    whole = picture.dtype in (np.uint8, np.uint16)
+    levels: npt.NDArray[np.uint8] = in_bits(picture, 8) if whole else quantised(picture, grey=False, bits=8)
+    return levels if levels.shape[2] == 3 else np.repeat(levels, 3, axis=2)

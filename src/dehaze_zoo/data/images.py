@@ -183,15 +183,16 @@ def quantised(pixels: Array, grey: bool, bits: int) -> Array:
 def _storable(pixels: Array, like: Picture | None, bits: int, with_alpha: bool) -> Array:
     """Quantised, with the alpha of ``like`` as a last channel where it has some and the form can hold it."""
     stored = pixels if pixels.dtype in (np.uint8, np.uint16) else quantised(pixels, like is not None and like.grey, bits)
-    stored = _in_bits(stored, bits)
+    stored = in_bits(stored, bits)
     if with_alpha and like is not None and like.transparency is not None and like.size == stored.shape[:2]:
-        stored = np.concatenate([stored, _in_bits(like.transparency, bits)[..., None]], axis=2)
+        stored = np.concatenate([stored, in_bits(like.transparency, bits)[..., None]], axis=2)
     return stored
 
 
-def _in_bits(stored: Array, bits: int) -> Array:
+def in_bits(stored: Array, bits: int) -> Array:
+    """uint8 or uint16 over its whole range as the one of ``bits``; itself where it is that."""
     if stored.dtype == np.uint16 and bits == 8:
-        return np.asarray((stored.astype(np.uint32) + 128) // 257, dtype=np.uint8)
+        return (stored // 257 + (stored % 257 > 128)).astype(np.uint8)  # rounded, within 16 bits
     return stored.astype(np.uint16) * np.uint16(257) if stored.dtype == np.uint8 and bits == 16 else stored
 
 

@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 from torch import nn
 
-from dehaze_zoo.data.grid import picture_grid
-from dehaze_zoo.data.images import Floats, Picture
+from dehaze_zoo.data.grid import picture_grid, shrunk
+from dehaze_zoo.data.images import Array, Picture
 from dehaze_zoo.errors import UsageError
 from dehaze_zoo.inference.tiling import restore_picture
 from dehaze_zoo.networks.blocks.quantiser import MatchingQuantiser
@@ -41,15 +41,15 @@ def use_alpha(network: nn.Module, alpha: Any) -> list[float]:
     return []
 
 
-def alpha_strip(network: nn.Module, hazy: Floats, alphas: Sequence[float], restore: Callable[[], Floats]) -> npt.NDArray[np.uint8]:
-    """Hazy (H, W, 3) in [0, 1] and what ``restore`` makes of it at each alpha side by side, labelled: (H, W, 3)."""
+def alpha_strip(network: nn.Module, hazy: Array, alphas: Sequence[float], restore: Callable[[], Array]) -> npt.NDArray[np.uint8]:
+    """Hazy and what ``restore`` makes of it at each alpha side by side, labelled: (H, W, 3). Pictures as ``picture_grid`` takes them."""
     quantiser = _quantiser(network)
     own = float(quantiser.alpha)
-    row = [("hazy", hazy)]
+    row = [("hazy", shrunk(hazy, WIDEST))]
     try:
         for alpha in alphas:
             quantiser.alpha.fill_(alpha)
-            row.append((f"alpha {alpha:g}", restore()))
+            row.append((f"alpha {alpha:g}", shrunk(restore(), WIDEST)))
     finally:
         quantiser.alpha.fill_(own)
     return picture_grid([row], widest=WIDEST)
@@ -57,9 +57,7 @@ def alpha_strip(network: nn.Module, hazy: Floats, alphas: Sequence[float], resto
 
 def picture_strip(network: nn.Module, picture: Picture, alphas: Sequence[float], side: int | None = None) -> npt.NDArray[np.uint8]:
     """``alpha_strip`` of a stored picture, in tiles of ``side`` pixels (None: whole)."""
-    return alpha_strip(
-        network, _rgb(picture.colours, picture.bits), alphas, lambda: _rgb(restore_picture(network, picture, side), picture.bits)
-    )
+    return alpha_strip(network, picture.colours, alphas, lambda: restore_picture(network, picture, side))
 
 
 def _quantiser(network: nn.Module) -> MatchingQuantiser:
@@ -67,7 +65,3 @@ def _quantiser(network: nn.Module) -> MatchingQuantiser:
     if not isinstance(found, MatchingQuantiser):
         raise UsageError("alpha= is RIDCP's: use it with model=ridcp or ridcp_nat, or leave it out.")
     return found
-
-
-def _rgb(stored: npt.NDArray[Any], bits: int) -> Floats:
-    return np.asarray((stored / np.float32(2**bits - 1)).repeat(3 // stored.shape[2], 2), np.float32)
