@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,15 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 import pytest
+import torch
 from PIL import Image
 
 from dehaze_zoo.cli import compose
-from dehaze_zoo.data.images import SUFFIXES
+from dehaze_zoo.data.images import SUFFIXES, Picture
 from dehaze_zoo.errors import UsageError
-from dehaze_zoo.inference.predict import predict
+from dehaze_zoo.inference.deploy import Form
+from dehaze_zoo.inference.predict import Run, _write, predict
+from dehaze_zoo.inference.sources import Done
 
 
 def scene(height: int = 24, width: int = 32, seed: int = 0) -> npt.NDArray[np.uint8]:
@@ -216,6 +220,101 @@ def test_overwriting_only_when_told(tmp_path: Path) -> None:
     assert not np.array_equal(np.asarray(Image.open(folder / "a.png")), scene())
 
 
+def test_in_place_only_what_is_ours_is_done(tmp_path: Path) -> None:
+    """A photo that is added, or put back, stands where a result would, and is none."""
+    for seed, name in enumerate(("a.png", "b.png")):
+        Image.fromarray(scene(seed=seed)).save(tmp_path / name)
+    words: dict[str, Any] = {"model": "dcp", "overwrite": True, "compare": True}
+    assert run(tmp_path, tmp_path, tmp_path, **words)[1]["done"] == 2
+    first = (tmp_path / "a.png").read_bytes()
+    Image.fromarray(scene(seed=1)).save(tmp_path / "b.png")
+    Image.fromarray(scene(seed=2)).save(tmp_path / "c.png")
+    for skipped in (1, 3):
+        report = run(tmp_path, tmp_path, tmp_path, **words)[1]
+        assert (report["done"], report["skipped"]) == (3, skipped)  # comparisons are no pictures to restore
+    assert (tmp_path / "a.png").read_bytes() == first
+    for seed, name in enumerate(("b.png", "c.png"), 1):
+        assert not np.array_equal(np.asarray(Image.open(tmp_path / name)), scene(seed=seed))
+
+
+def test_an_interrupted_run_is_known_to_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for seed, name in enumerate(("a.png", "b.png")):
+        Image.fromarray(scene(seed=seed)).save(tmp_path / name)
+
+    def interrupted(self: Run, path: Path, picture: Picture, left: int = 0) -> Any:
+        if path.name == "b.png":
+            raise KeyboardInterrupt
+        return restore(self, path, picture, left)
+
+    restore = Run.restore
+    monkeypatch.setattr(Run, "restore", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, tmp_path, tmp_path, model="dcp", overwrite=True)
+    monkeypatch.undo()
+    once = (tmp_path / "a.png").read_bytes()
+    report = run(tmp_path, tmp_path, tmp_path, model="dcp", overwrite=True)[1]
+    assert (report["done"], report["skipped"]) == (2, 1)
+    assert (tmp_path / "a.png").read_bytes() == once
+
+
+@pytest.mark.parametrize("name", ["b.png", "b_compare.png"])
+def test_a_file_of_somebody_else_s_beside_our_results_stays(name: str, tmp_path: Path) -> None:
+    folder, out = tmp_path / "in", tmp_path / "out"
+    folder.mkdir()
+    Image.fromarray(scene()).save(folder / "a.png")
+    assert run(folder, out, tmp_path / "run", compare=True)[0] == 0
+    Image.fromarray(scene(seed=1)).save(folder / "b.png")
+    (out / name).write_text("theirs")
+    os.utime(out / name, (0, 0))
+    code, report = run(folder, out, tmp_path / "run", compare=True)
+    assert (code, report["done"], report["skipped"]) == (1, 1, 1)
+    assert name in report["failed"][0]["file"]
+    assert (out / name).read_text() == "theirs"
+    assert run(folder, out, tmp_path / "run", compare=True, overwrite=True)[0] == 0
+    assert run(folder, out, tmp_path / "run", compare=True, redo=True)[0] == 0  # all ours now
+
+
+def test_a_skipped_picture_s_place_is_not_taken_by_a_comparison(tmp_path: Path) -> None:
+    folder, out = tmp_path / "in", tmp_path / "out"
+    folder.mkdir()
+    for name in ("a.png", "a_compare.png"):
+        Image.fromarray(scene()).save(folder / name)
+    assert run(folder, out, tmp_path / "run", compare=True)[0] == 0
+    os.utime(folder / "a.png")
+    assert run(folder, out, tmp_path / "run", compare=True)[1]["skipped"] == 1
+    assert np.array_equal(np.asarray(Image.open(out / "a_compare.png")), scene())
+
+
+def test_better_shipped_weights_make_results_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    weights = tmp_path / "identity.safetensors"
+    weights.write_text("old")
+    monkeypatch.setattr("dehaze_zoo.inference.predict.shipped_weights", lambda name: weights)
+    Image.fromarray(scene()).save(tmp_path / "a.png")
+    assert [run(tmp_path / "a.png", tmp_path / "out", tmp_path / "run")[1]["skipped"] for _ in range(2)] == [0, 1]
+    weights.write_text("new")
+    assert run(tmp_path / "a.png", tmp_path / "out", tmp_path / "run")[1]["skipped"] == 0
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16])
+def test_a_comparison_takes_a_few_times_the_picture_s_bytes(kind: type, tmp_path: Path) -> None:
+    stored: npt.NDArray[Any] = np.random.default_rng(0).integers(0, 256, (400, 600, 3)).astype(kind)
+    picture = Picture(stored, None, "PNG", ".png", None, None, 0)
+    about = Run(Form(torch.nn.Identity(), "none"), "identity", tmp_path)
+    tracemalloc.start()
+    _write(about, Done(tmp_path, {}, False, False), tmp_path / "a.png", picture, stored, tmp_path / "b.png")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 5 * stored.nbytes
+    with Image.open(tmp_path / "b.png") as beside:
+        assert beside.size == (2 * 600 + 3 * 4, 400 + 18 + 2 * 4)
+
+
+def test_a_wrong_tile_is_wrong_use_and_told_once(tmp_path: Path) -> None:
+    Image.fromarray(scene()).save(tmp_path / "a.png")
+    with pytest.raises(UsageError, match="tile=5"):
+        run(tmp_path / "a.png", tmp_path / "out", tmp_path / "run", tile=5)
+
+
 def test_globs_keep_the_folders_below_their_fixed_part(tmp_path: Path) -> None:
     for name in ("in/a/1.png", "in/b/1.png", "in/b/2.jpg", "in/[c]/3.png"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
@@ -231,8 +330,9 @@ def test_globs_keep_the_folders_below_their_fixed_part(tmp_path: Path) -> None:
 def test_stdin_to_stdout(tmp_path: Path) -> None:
     wide = (scene().astype(np.uint16) * 256 + 3)[..., ::-1]
     data = cv2.imencode(".png", wide)[1].tobytes()
-    command = [sys.executable, "-m", "dehaze_zoo.predict", "model=identity", "trainer=cpu", f"run_dir={tmp_path / 'run'}"]
+    command = [sys.executable, "-m", "dehaze_zoo.predict", "model=identity", "trainer=cpu", f"run_dir={tmp_path / 'run'}", "optimize=bf16"]
     done = subprocess.run([*command, "input=-", "output=-"], input=data, capture_output=True)
+    assert b"optimize=bf16: differs" in done.stderr
     assert done.returncode == 0, done.stderr
     back = np.asarray(cv2.imdecode(np.frombuffer(done.stdout, np.uint8), cv2.IMREAD_UNCHANGED))
     assert np.array_equal(back, wide)

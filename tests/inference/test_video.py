@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from dehaze_zoo.cli import compose
-from dehaze_zoo.inference.predict import predict
+from dehaze_zoo.inference.deploy import Form
+from dehaze_zoo.inference.predict import NOT_OF_VIDEOS, predict
 from dehaze_zoo.inference.video import Steady
 
 av = pytest.importorskip("av", reason="needs the extra video")
@@ -49,8 +50,8 @@ def read(path: Path) -> tuple[list[Any], list[float], list[bytes]]:
     return [frame.to_ndarray(format="rgb24") for frame in frames], [frame.time for frame in frames], [s for s in sound if s]
 
 
-def run(source: Path, output: Path, model: str = "identity") -> tuple[int, Any]:
-    cfg = compose("predict", [f"model={model}", "trainer=cpu"])
+def run(source: Path, output: Path, model: str = "identity", *more: str) -> tuple[int, Any]:
+    cfg = compose("predict", [f"model={model}", "trainer=cpu", *more])
     cfg.input, cfg.output = str(source), str(output)
     return predict(cfg, output / "run").code, json.loads((output / "report.json").read_text())
 
@@ -108,3 +109,27 @@ def test_flicker_is_held_down_and_a_cut_is_a_cut() -> None:
     assert abs(np.mean(held) - np.mean(raw)) < 2
     other = hazy // 3
     assert np.array_equal(steady(other, other // 2), other // 2)  # nothing of the scene before
+
+
+def test_forms_and_notes_are_accounted_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    film(tmp_path / "a.mp4", frames=3, size=(40, 400), audio=False)
+    code, report = run(tmp_path / "a.mp4", tmp_path / "out", "gunet_t", "optimize=bf16", "tile=320", "compare=true")
+    assert code == 0
+    assert report["form"]["name"] == "bf16"
+    assert report["form"]["differs_by"] > 0
+    assert [entry["note"].split(",")[0] for entry in report["notes"]] == ["in tiles of 320 pixels", NOT_OF_VIDEOS.split(",")[0]]
+    said = capsys.readouterr().out
+    assert "optimize=bf16: differs" in said
+    assert NOT_OF_VIDEOS in said
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+def test_the_form_hears_how_many_frames_are_to_come(suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    heard: list[int] = []
+    monkeypatch.setattr(Form, "consider", lambda self, took, left, picture, side: heard.append(left))
+    film(tmp_path / f"a{suffix}", audio=False)
+    assert run(tmp_path / f"a{suffix}", tmp_path / "out")[0] == 0
+    assert len(heard) == 12
+    assert heard == sorted(heard, reverse=True)
+    assert abs(heard[0] - 11) <= 1
+    assert heard[-1] <= 1

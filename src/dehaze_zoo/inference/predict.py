@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
 
+from dehaze_zoo.checkpoints.shipped import shipped_weights
 from dehaze_zoo.data.grid import picture_grid
 from dehaze_zoo.data.images import MAX_PIXELS, SUFFIXES, Array, Picture, encode_picture, read_picture, write_picture
 from dehaze_zoo.errors import ImageError, UsageError
@@ -27,6 +31,10 @@ from dehaze_zoo.outcome import Outcome
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
+
+SAVED_EVERY = 2.0
+"""Seconds after which report.json is written anew, so that little of what an interrupted run did is unknown to the next."""
+NOT_OF_VIDEOS = "compare and strips of alpha are made for pictures, not for videos"
 
 
 @dataclass
@@ -45,15 +53,19 @@ class Run:
     notes: list[dict[str, str]] = field(default_factory=list)
     in_network: float = 0.0
     """Seconds."""
+    tried: int = 0
+    """Files."""
 
     def fail(self, path: Path, error: BaseException) -> None:
         self.failed.append(failure(path, error))
 
     def note(self, path: Path, what: str) -> None:
-        self.notes.append({"file": str(path), "note": what})
+        entry = {"file": str(path), "note": what}
+        if entry not in self.notes[-1:]:  # frame after frame
+            self.notes.append(entry)
 
     def restore(self, path: Path, picture: Picture, left: int = 0) -> Array:
-        """The restored picture as stored; ``left`` pictures follow, which the form may prepare for."""
+        """The restored picture (or frame) of ``path`` as stored; ``left`` more follow, which the form may prepare for."""
         if SUFFIXES.get(picture.suffix, picture.format) != picture.format:
             self.note(path, f"is a {picture.format} named {picture.suffix}; kept so")
         start = time.perf_counter()
@@ -86,6 +98,7 @@ def predict(cfg: DictConfig, run_dir: Path) -> Outcome:
     alphas = use_alpha(network, cfg.alpha)
     if piped and alphas:
         raise UsageError("output=- takes one alpha; a strip of several needs an output folder.")
+    tile_side(network, (1, 1), cfg.tile)  # raises for a wrong one, once and not for each picture
     run = Run(deploy(network, cfg.optimize), name, output, cfg.compare, cfg.tile, cfg.max_pixels, alphas)
     if piped:
         return _through_pipe(run, cfg.input, cfg.output)
@@ -93,29 +106,48 @@ def predict(cfg: DictConfig, run_dir: Path) -> Outcome:
 
 
 def _through_folder(run: Run, sources: Sources, recipe: dict[str, Any], redo: bool, overwrite: bool) -> Outcome:
-    start, report = time.perf_counter(), run.output / "report.json"
+    start = saved = time.perf_counter()
+    report, place = run.output / "report.json", {path: run.output / path.relative_to(sources.root) for path in sources.files}
     done = Done(run.output, recipe, redo, overwrite)
-    todo = [path for path in sources.files if not done.stands(path, run.output / path.relative_to(sources.root))]
+    files = [path for path in sources.files if not done.is_beside(path, place[path])]
+    todo = [path for path in files if not done.stands(path, place[path])]
     about: dict[str, Any] = {"model": run.name, "recipe": recipe, "since": done.since}
+
+    def content() -> dict[str, Any]:
+        skipped = len(files) - len(todo)
+        found = {"done": skipped + run.tried - len({entry["file"] for entry in run.failed}), "skipped": skipped}
+        seconds = time.perf_counter() - start
+        figures = {"seconds": round(seconds, 3), "in_network": round(run.in_network / seconds, 3), **run.form.report()}
+        ours = {"files": dict(done.files), "beside": sorted(done.beside)}
+        return {**about, **found, "failed": run.failed, "notes": run.notes, **figures, **ours}
+
+    def save(every: float = SAVED_EVERY) -> None:
+        nonlocal saved
+        if time.perf_counter() - saved >= every:
+            with suppress(ImageError):  # which the last report says
+                write_json(report, content())
+            saved = time.perf_counter()
+
     if done.since is None:  # the file's own clock: what is written after this report was made with this recipe
-        _write_report(report, {**about, "done": 0, "failed": []})
+        _write_report(report, content())
         about["since"] = report.stat().st_mtime_ns if report.is_file() else None
-    restore_files(run, todo, sources.root, done)
-    count = len(sources.files) - len({entry["file"] for entry in run.failed})
-    seconds = time.perf_counter() - start
-    figures = {"seconds": round(seconds, 3), "in_network": round(run.in_network / seconds, 3), **run.form.report()}
-    about |= {"done": count, "skipped": len(sources.files) - len(todo), "failed": run.failed, "notes": run.notes, **figures}
-    written = _write_report(report, about)
+    try:
+        restore_files(run, todo, place, done, save)
+    except BaseException:  # interrupted: what is done stays known
+        save(every=0)
+        raise
+    about_run = content()
+    written = _write_report(report, about_run)
     say_failures(run.failed)
-    skipped = f", {len(sources.files) - len(todo)} of them before" if len(todo) < len(sources.files) else ""
+    films = any(path.suffix.lower() in VIDEO_SUFFIXES for path in files)
     console = Console(soft_wrap=True)
-    if run.form.said:
-        console.print(escape(run.form.said), highlight=False)
-    what = "pictures" if not any(path.suffix.lower() in VIDEO_SUFFIXES for path in sources.files) else "pictures and videos"
-    console.print(
-        f"{count} of {len(sources.files)} {what} restored by {run.name}{skipped}: {escape(str(run.output.absolute()))}", highlight=False
-    )
-    return Outcome(int(bool(run.failed) or not written), {"done": count, "failed": len(run.failed)})
+    for said in (run.form.said, NOT_OF_VIDEOS if films and (run.compare or run.alphas) else ""):
+        if said:
+            console.print(escape(said), highlight=False)
+    skipped = f", {len(files) - len(todo)} of them before" if len(todo) < len(files) else ""
+    restored = f"{about_run['done']} of {len(files)} {'pictures and videos' if films else 'pictures'} restored by {run.name}{skipped}"
+    console.print(f"{restored}: {escape(str(run.output.absolute()))}", highlight=False)
+    return Outcome(int(bool(run.failed) or not written), {"done": about_run["done"], "failed": len(run.failed)})
 
 
 def _through_pipe(run: Run, source: str, output: str) -> Outcome:
@@ -128,15 +160,18 @@ def _through_pipe(run: Run, source: str, output: str) -> Outcome:
         sys.stdout.buffer.flush()
     else:
         write_picture(run.output / f"stdin{suffix}", restored, picture)
+    for said in (run.form.said, *(entry["note"] for entry in run.notes)):
+        if said:
+            Console(stderr=True, soft_wrap=True).print(escape(said), highlight=False)
     return Outcome(0, {"done": 1, "failed": 0})
 
 
-def restore_files(run: Run, files: Sequence[Path], root: Path, done: Done) -> None:
-    """Restores each file into its place below the output; failures are noted in ``run`` and the rest goes on.
+def restore_files(run: Run, files: Sequence[Path], place: Mapping[Path, Path], done: Done, save: Callable[[], None]) -> None:
+    """Restores each of ``files`` into its ``place``; failures are noted in ``run`` and the rest goes on. ``save`` is called after each.
 
     The network never waits for a disk: the next picture is read and the last one written meanwhile.
     """
-    taken = {path.relative_to(root) for path in files}
+    taken = set(place.values())
     pending: list[tuple[Path, Future[None]]] = []
 
     def settle(left: int) -> None:
@@ -150,38 +185,46 @@ def restore_files(run: Run, files: Sequence[Path], root: Path, done: Done) -> No
     with progress_bar() as bar, ThreadPoolExecutor(1, "write") as writer:
         task = bar.add_task(f"predict {run.name}", total=len(files))
         for i, (path, read) in enumerate(ahead(lambda path: read_picture(path, run.max_pixels), pictures, depth=1)):
-            place = path.relative_to(root)
+            target = place[path]
             try:
-                _refuse_strangers(done, run.output / place)
+                compare = _beside(target, taken, "compare") if run.compare else None
+                strip = _beside(target, taken, "alpha") if run.alphas else None
+                _refuse_strangers(done, target, compare, strip)
                 picture = read.result()
                 restored = run.restore(path, picture, left=len(pictures) - i - 1)
-                beside = _beside(place, taken, "compare") if run.compare else None
-                pending.append((path, writer.submit(_write, run, place, picture, restored, beside)))
-                if run.alphas:
-                    strip = picture_strip(run.form.plain, picture, run.alphas, tile_side(run.form.plain, picture.size, run.tile))
-                    pending.append((path, writer.submit(write_picture, run.output / _beside(place, taken, "alpha"), strip)))
+                pending.append((path, writer.submit(_write, run, done, target, picture, restored, compare)))
+                if strip is not None:
+                    sheet = picture_strip(run.form.plain, picture, run.alphas, tile_side(run.form.plain, picture.size, run.tile))
+                    pending.append((path, writer.submit(_write_beside, done, strip, sheet)))
                 del picture, restored
             except Exception as error:  # whatever one picture does to a decoder or a network, the others go on
                 run.fail(path, error)
             settle(left=1)
+            run.tried += 1
             bar.advance(task)
+            save()
         settle(left=0)
         for path in films:
             try:
-                _refuse_strangers(done, run.output / path.relative_to(root))
-                start = time.perf_counter()
-                for broken in restore_video(run.form.network, path, run.output / path.relative_to(root), bar, run.tile):
+                _refuse_strangers(done, place[path])
+                for broken in restore_video(partial(run.restore, path), path, place[path], bar):
                     run.failed.append({"file": str(path), "why": broken})
-                run.in_network += time.perf_counter() - start
+                done.wrote(place[path])
+                if run.compare or run.alphas:
+                    run.note(path, NOT_OF_VIDEOS)
             except Exception as error:
                 run.fail(path, error)
+            run.tried += 1
             bar.advance(task)
+            save()
     run.failed.sort(key=lambda entry: entry["file"])
 
 
-def _refuse_strangers(done: Done, target: Path) -> None:
-    if done.is_a_stranger(target):
-        raise ImageError(target, "stands there already and is not from here", "Name another output, or say overwrite=true")
+def _refuse_strangers(done: Done, *targets: Path | None) -> None:
+    for target in targets:
+        if target is not None and done.is_a_stranger(target):
+            why = "stands there already and is not from here, or was changed since"
+            raise ImageError(target, why, "Name another output, or say overwrite=true")
 
 
 def _recipe(cfg: DictConfig) -> dict[str, Any]:
@@ -190,7 +233,10 @@ def _recipe(cfg: DictConfig) -> dict[str, Any]:
 
     held: Any = OmegaConf.to_container(cfg, resolve=True)
     about = {key: held[key] for key in sorted(held) if key in ("checkpoint", "alpha", "compare", "tile", "optimize")}
-    if cfg.checkpoint is not None and Path(cfg.checkpoint).is_file():
+    shipped = shipped_weights(str(cfg.model.network.name)) if cfg.checkpoint in (None, "shipped") else None
+    if shipped is not None:
+        about["shipped"] = hashlib.sha256(shipped.read_bytes()).hexdigest()
+    elif cfg.checkpoint is not None and Path(cfg.checkpoint).is_file():
         about["written"] = Path(cfg.checkpoint).stat().st_mtime_ns
     return {"network": held["model"]["network"], **about}
 
@@ -205,18 +251,23 @@ def _write_report(path: Path, content: dict[str, Any]) -> bool:
     return True
 
 
-def _beside(place: Path, taken: set[Path], what: str) -> Path:
+def _beside(target: Path, taken: set[Path], what: str) -> Path:
     """<stem>_<what>.png, or with the suffix in the stem where another picture holds that name."""
-    beside = place.with_name(f"{place.stem}_{what}.png")
+    beside = target.with_name(f"{target.stem}_{what}.png")
     if beside in taken:
-        beside = place.with_name(f"{place.name}_{what}.png")
+        beside = target.with_name(f"{target.name}_{what}.png")
     taken.add(beside)
     return beside
 
 
-def _write(run: Run, place: Path, picture: Picture, restored: Array, beside: Path | None) -> None:
-    write_picture(run.output / place, restored, like=picture)
-    if beside is not None:
-        hazy, clear = (stored / float(2**picture.bits - 1) for stored in (picture.colours, restored))
-        pair = [("hazy", hazy.repeat(3 // hazy.shape[2], 2)), (run.name, clear.repeat(3 // clear.shape[2], 2))]
-        write_picture(run.output / beside, picture_grid([pair], widest=max(picture.size[1], 1)))
+def _write(run: Run, done: Done, target: Path, picture: Picture, restored: Array, compare: Path | None) -> None:
+    write_picture(target, restored, like=picture)
+    done.wrote(target)
+    if compare is not None:
+        pair = [("hazy", picture.colours), (run.name, restored)]
+        _write_beside(done, compare, picture_grid([pair], widest=max(picture.size[1], 1)))
+
+
+def _write_beside(done: Done, target: Path, sheet: Array) -> None:
+    write_picture(target, sheet)
+    done.wrote(target, beside=True)

@@ -60,9 +60,10 @@ def check_output(root: Path, output: Path, overwrite: bool) -> None:
 
 
 class Done:
-    """What earlier runs left in an output folder, by its report.json: which results stand, and which files are not ours.
+    """What earlier runs left in an output folder, by its report.json: which results stand, and which files are ours.
 
-    A result stands when it was written since this ``recipe`` was first used there, after its input last changed, and did not fail.
+    A result stands when it was written since this ``recipe`` was first used there, after its input last changed, and did not fail; one
+    in its input's own place when it is as we left it. A file is ours while it is as we left it.
     """
 
     def __init__(self, output: Path, recipe: Mapping[str, Any], redo: bool, overwrite: bool) -> None:
@@ -70,17 +71,41 @@ class Done:
         same = report.get("recipe") == recipe and not redo
         self.since: int | None = report.get("since") if same else None
         self.failed = {entry["file"] for entry in report.get("failed", ())} if same else set()
-        self.output, self.may_replace = output, bool(report) or overwrite
+        self.output, self.overwrite = output, overwrite
+        self.files: dict[str, list[int]] = dict(report.get("files", {}))
+        """Ours: name below the output: size and time of change (ns)."""
+        self.beside: set[str] = set(report.get("beside", ()))
+        """Those of them that are no results: comparisons and strips."""
+
+    def wrote(self, target: Path, beside: bool = False) -> None:
+        """Counts ``target``, just written, among ours."""
+        self.files[self._name(target)] = _stamp(target)
+        (self.beside.add if beside else self.beside.discard)(self._name(target))
+
+    def is_beside(self, path: Path, target: Path) -> bool:
+        """Whether ``path``, found in the input, is no picture to restore but a comparison or strip that we put into its folder."""
+        return self._name(target) in self.beside and self._is_ours(target) and target.samefile(path)
 
     def stands(self, path: Path, target: Path) -> bool:
         """Whether ``target`` is the finished result of ``path``."""
-        if self.since is None or str(path) in self.failed or not target.is_file():
+        if self.since is None or not target.is_file() or target.stat().st_mtime_ns < max(self.since, path.stat().st_mtime_ns):
             return False
-        return target.stat().st_mtime_ns >= max(self.since, path.stat().st_mtime_ns)
+        return self._is_ours(target) if target.samefile(path) else str(path) not in self.failed
 
     def is_a_stranger(self, target: Path) -> bool:
         """Whether a file of somebody else's stands at ``target``."""
-        return not self.may_replace and (target.exists() or target.is_symlink())
+        return not self.overwrite and (target.exists() or target.is_symlink()) and not self._is_ours(target)
+
+    def _is_ours(self, target: Path) -> bool:
+        return target.is_file() and self.files.get(self._name(target)) == _stamp(target)
+
+    def _name(self, target: Path) -> str:
+        return target.relative_to(self.output).as_posix()
+
+
+def _stamp(file: Path) -> list[int]:
+    found = file.stat()
+    return [found.st_size, found.st_mtime_ns]
 
 
 def _report(output: Path) -> dict[str, Any]:
@@ -88,7 +113,8 @@ def _report(output: Path) -> dict[str, Any]:
         report = json.loads((output / "report.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    return report if isinstance(report, dict) and isinstance(report.get("failed"), list) else {}
+    sound = isinstance(report, dict) and isinstance(report.get("failed"), list) and isinstance(report.get("files"), dict)
+    return report if sound else {}
 
 
 def _below(folder: Path) -> list[Path]:

@@ -10,11 +10,9 @@ from typing import Any
 
 import numpy as np
 from rich.progress import Progress
-from torch import nn
 
 from dehaze_zoo.data.images import Array, Floats, Picture
 from dehaze_zoo.errors import ImageError
-from dehaze_zoo.inference.tiling import restore_picture, tile_side
 
 CELL = 32
 """Pixels: what a network changes over cells of this side is held steady; finer detail is each frame's own."""
@@ -54,9 +52,10 @@ class Steady:
         return np.asarray(np.clip(np.rint(restored + 255 * correction.reshape(restored.shape)), 0, 255), dtype=np.uint8)
 
 
-def restore_video(network: nn.Module, source: Path, target: Path, bar: Progress, tile: int | str | None = "auto") -> Iterator[str]:
+def restore_video(restore: Callable[[Picture, int], Array], source: Path, target: Path, bar: Progress) -> Iterator[str]:
     """Restores ``source`` into ``target``, written aside and renamed; yields, for each frame that could not be decoded, which and why.
 
+    ``restore`` gets a frame and about how many follow, and returns it restored, (H, W, 3) uint8.
     Times and audio are kept; H.264 (VP9 in .webm), 8 bits, turned upright. Raises ImageError where PyAV is missing, the file is no
     video, nothing of it can be decoded or the result cannot be written.
     """
@@ -68,17 +67,17 @@ def restore_video(network: nn.Module, source: Path, target: Path, bar: Progress,
     aside = target.with_name(f".{os.getpid()}.{target.name}")
     steady = Steady()
 
-    def restored(frame: Array) -> Array:
-        picture = Picture(frame, None, "PNG", ".png", None, None, 0)
-        return steady(frame, restore_picture(network, picture, tile_side(network, picture.size, tile)))
+    def restored(frame: Array, left: int) -> Array:
+        return steady(frame, restore(Picture(frame, None, "PNG", ".png", None, None, 0), left))
 
     task = bar.add_task(source.name[:30], total=None)
     try:
         with av.open(str(source)) as read, av.open(str(aside), "w") as write:
             if not read.streams.video:
                 raise ImageError(source, "holds no video stream")
-            bar.update(task, total=read.streams.video[0].frames or None)
-            yield from _pass_on(read, write, restored, lambda: bar.advance(task))
+            frames = _frames(read)
+            bar.update(task, total=frames or None)
+            yield from _pass_on(read, write, restored, frames, lambda: bar.advance(task))
         os.replace(aside, target)
     except (av.error.FFmpegError, OSError) as error:
         raise ImageError(source, f"could not be restored as a video: {error}") from error
@@ -88,7 +87,13 @@ def restore_video(network: nn.Module, source: Path, target: Path, bar: Progress,
             aside.unlink()
 
 
-def _pass_on(read: Any, write: Any, restored: Callable[[Array], Array], count: Callable[[], None]) -> Iterator[str]:
+def _frames(read: Any) -> int:
+    """About how many frames an opened video has, as far as it says; 0 where it does not."""
+    video = read.streams.video[0]
+    return int(video.frames or (read.duration or 0) / 1e6 * float(video.average_rate or 0))
+
+
+def _pass_on(read: Any, write: Any, restored: Callable[[Array, int], Array], frames: int, count: Callable[[], None]) -> Iterator[str]:
     """Video through ``restored``, audio as it is; yields what could not be decoded."""
     from av import VideoFrame
     from av.error import FFmpegError
@@ -113,16 +118,17 @@ def _pass_on(read: Any, write: Any, restored: Callable[[Array], Array], count: C
             if packet.size and packet.pts is not None:
                 due[packet.pts] = float(packet.pts * packet.time_base)
             try:
-                frames = packet.decode()
+                decoded = packet.decode()
             except FFmpegError as error:
                 due.pop(packet.pts, None)
                 yield f"frame {done + 1} or near it could not be decoded: {error}"
                 continue
-            for frame in frames:
+            for frame in decoded:
                 due.pop(frame.pts, None)
                 if frame.is_corrupt:
                     yield f"frame {done + 1} is damaged"
-                pixels = restored(np.ascontiguousarray(np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90) % 4)))
+                upright = np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90) % 4)
+                pixels = restored(np.ascontiguousarray(upright), max(frames - done - 1, 0))
                 encoder = encoder or _encoder(write, video, pixels.shape)
                 made = VideoFrame.from_ndarray(pixels, format="rgb24")
                 made.pts, made.time_base = frame.pts, frame.time_base
