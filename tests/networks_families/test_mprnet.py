@@ -12,7 +12,10 @@ import parity
 from dehaze_zoo.checkpoints.create import create_model
 from dehaze_zoo.checkpoints.reading import load_into
 from dehaze_zoo.checkpoints.writing import write_safetensors
+from dehaze_zoo.cli import compose
 from dehaze_zoo.errors import UsageError
+from dehaze_zoo.inference.export import export
+from dehaze_zoo.inference.restore import load_for_others, load_network
 from dehaze_zoo.losses import CharbonnierLoss, EdgeLoss
 from dehaze_zoo.networks.mprnet import MPRNet, SharedPReLU, join, split
 from dehaze_zoo.networks.registry import build_model
@@ -128,6 +131,21 @@ def test_early_exits_hold_and_run_only_what_they_need(net: MPRNet, authors_file:
     assert sum(p.numel() for p in short.parameters()) == {1: 999_801, 2: 2_053_321}[stages]
     with pytest.raises(UsageError, match="three stages"):
         build_model("mprnet", stages=4)
+
+
+def test_an_early_exit_in_our_format_is_known_by_the_verbs(tmp_path: Path) -> None:
+    small = ["+model.network.width=8", "+model.network.unet_step=4", "+model.network.orsnet_step=4"]
+    short = build_model("mprnet_40", width=8, unet_step=4, orsnet_step=4, stages=1)
+    torch.save({"state_dict": short.state_dict()}, tmp_path / "last.ckpt")
+    files = [f"checkpoint='{tmp_path / 'last.ckpt'}'", f"output='{tmp_path / 'short.safetensors'}'"]
+    export(compose("export", ["model=mprnet", "model.network.stages=1", *small, "format=safetensors", *files]), tmp_path)
+    cfg = compose("predict", ["model=mprnet", f"checkpoint='{tmp_path / 'short.safetensors'}'"])
+    again, _, design, _ = load_for_others(cfg.model.network, cfg.checkpoint)
+    assert design == {"width": 8, "unet_step": 4, "orsnet_step": 4, "stages": 1}
+    hazy = torch.rand(1, 3, 17, 24)
+    assert torch.equal(again(hazy), short.eval()(hazy))
+    given = dict(cfg.model.network)
+    assert torch.equal(load_network(given.pop("name"), cfg.checkpoint, **given)(hazy), again(hazy))
 
 
 def test_our_files_hold_the_slope_once(net: MPRNet, tmp_path: Path) -> None:

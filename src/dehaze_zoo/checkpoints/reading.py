@@ -77,10 +77,11 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
     return {"model": found["model"], "overrides": overrides} if "model" in found and isinstance(overrides, dict) else {}
 
 
-def stored_design(path: str | Path | None, model: str) -> dict[str, Any]:
-    """The overrides that a file of ours says ``model`` was built with; empty without a file, or of another kind or model."""
+def whole_design(path: str | Path | None, model: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The overrides to build ``model`` with: those ``given`` (None: not given), else those that a file of ours says it was built with."""
     metadata = read_metadata(path) if path is not None else {}
-    return dict(metadata["overrides"]) if metadata.get("model") == model else {}
+    stored = metadata["overrides"] if metadata.get("model") == model else {}
+    return {**stored, **{key: value for key, value in given.items() if value is not None}}
 
 
 def load_into(net: nn.Module, path: str | Path) -> None:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from dehaze_zoo.checkpoints.create import create_model
-from dehaze_zoo.checkpoints.reading import stored_design
+from dehaze_zoo.checkpoints.reading import whole_design
 from dehaze_zoo.checkpoints.shipped import shipped_weights
 from dehaze_zoo.errors import UsageError
 
@@ -67,7 +67,7 @@ def load_for_others(network: Mapping[str, Any], checkpoint: str | None) -> tuple
     name = str(design.pop("name"))
     loaded = load_network(name, checkpoint, "cpu", **design)
     weights = Path(checkpoint) if checkpoint not in (None, "shipped") else shipped_weights(name)
-    return loaded, name, {**stored_design(weights, name), **design}, weights
+    return loaded, name, whole_design(weights, name, design), weights
 
 
 def choose_device(accelerator: str = "auto") -> str:

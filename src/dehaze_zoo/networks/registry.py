@@ -127,13 +127,13 @@ def list_models(pattern: str = "*") -> list[str]:
 
 
 def build_model(name: str, **overrides: Any) -> nn.Module:
-    """A freshly initialised network (torch's seed), in training mode.
+    """A freshly initialised network (torch's seed), in training mode. An override of None leaves the design's own value.
 
     Raises UsageError for an unknown name (with near misses) or an override that the design does not have.
     """
     entry = _entry(name)
     try:
-        return entry.build(**overrides)
+        return entry.build(**{key: value for key, value in overrides.items() if value is not None})
     except TypeError as error:
         if "unexpected keyword argument" not in str(error):
             raise
