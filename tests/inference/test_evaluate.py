@@ -133,13 +133,17 @@ def test_the_synthetic_test_set_is_the_same_every_time(tmp_path: Path) -> None:
     assert figures[0] == figures[1]
 
 
-def test_real_pairs_give_what_the_authors_weights_gave(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("model", "weights", "psnr", "ssim"), [("aodnet", "aodnet/dehazer.pth", 19.685, 0.8572), ("identity", None, 12.613, 0.7136)]
+)
+def test_real_pairs_give_what_the_authors_weights_gave(model: str, weights: str | None, psnr: float, ssim: float, tmp_path: Path) -> None:
     shared = shared_dir()
-    root, weights = shared / "data" / "sots_indoor_subset", shared / "weights" / "aodnet" / "dehazer.pth"
-    _, metrics, _, _ = run(tmp_path, "model=aodnet", f"checkpoint='{weights}'", "data=reside_indoor", f"data.root='{root}'", "examples=0")
+    given = [f"checkpoint='{shared / 'weights' / weights}'"] if weights else []
+    root = shared / "data" / "sots_indoor_subset"
+    _, metrics, _, _ = run(tmp_path, f"model={model}", *given, "data=reside_indoor", f"data.root='{root}'", "examples=0")
     assert metrics["images"] == 80
-    assert metrics["psnr"] == pytest.approx(19.685, abs=0.02)
-    assert metrics["ssim"] == pytest.approx(0.8572, abs=0.002)
+    assert metrics["psnr"] == pytest.approx(psnr, abs=0.02)
+    assert metrics["ssim"] == pytest.approx(ssim, abs=0.002)
 
 
 def test_the_verb_from_the_command_line(folder: Path, tmp_path: Path) -> None:
