@@ -139,7 +139,8 @@ def test_usage_errors_of_a_job_exit_with_2_and_at_most_six_lines(
 
 
 @pytest.mark.parametrize(
-    ("hazy", "said"), [([], "hazy=PATH is needed"), (["hazy=none"], "hazy=none: missing or empty"), (["hazy=bare"], "hazy=bare: missing or empty")]
+    ("hazy", "said"),
+    [([], "hazy=PATH is needed"), (["hazy=none"], "hazy=none: missing or empty"), (["hazy=bare"], "hazy=bare: missing or empty")],
 )
 def test_what_follows_a_run_is_checked_before_it(hazy: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
