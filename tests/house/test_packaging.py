@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -9,7 +10,9 @@ import sys
 import sysconfig
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from support import ROOT
 
@@ -86,7 +89,18 @@ def test_installed_this_way_it_trains_outside_the_clone(way: str, source: Path, 
     run(python, "-m", "dehaze_zoo.train", *TINY, "run_dir=run", cwd=tmp_path)
     assert (tmp_path / "run" / "checkpoints" / "last.ckpt").is_file()
     if way == "wheel":
+        restores_with_the_shipped_weights(python, tmp_path)
         trains_a_network_of_somebody_elses_package(python, pip, tmp_path)
+
+
+def restores_with_the_shipped_weights(python: Path, tmp_path: Path) -> None:
+    hazy = np.tile(np.linspace(150, 220, 96, dtype=np.uint8)[None, :, None], (64, 1, 3))
+    Image.fromarray(hazy).save(tmp_path / "hazy.png")
+    run(python, "-m", "dehaze_zoo.predict", "input=hazy.png", "output=clear", "run_dir=restored", "trainer=cpu", cwd=tmp_path)
+    clear = np.asarray(Image.open(tmp_path / "clear" / "hazy.png")).astype(int)
+    assert clear.shape == hazy.shape
+    assert np.abs(clear - hazy).mean() > 3
+    assert "shipped" in json.loads((tmp_path / "clear" / "report.json").read_text())["recipe"]
 
 
 def trains_a_network_of_somebody_elses_package(python: Path, pip: list[object], tmp_path: Path) -> None:
