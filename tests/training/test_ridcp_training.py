@@ -29,7 +29,7 @@ from dehaze_zoo.training.ridcp import CodebookModule, load_stage1
 BOTH = ["+model.network.codebook_size=32", "+model.network.width=32"]
 JUDGE = ["model.discriminator.width=8"]
 STAGE1 = ["model=ridcp_vqgan", "loss=l1", *BOTH, *JUDGE]
-STAGE2 = ["model=ridcp", "loss=l1", *BOTH, *JUDGE, "+model.network.depth=1", "model.discriminator.channels=256", "data=ridcp_haze"]
+STAGE2 = ["model=ridcp", "loss=l1", *BOTH, *JUDGE, "+model.network.depth=1", "data=ridcp_haze"]
 SHORT = ["trainer.max_epochs=6", "data.samples_per_epoch=4", "data.batch_size=2", "data.val_pairs=1"]
 
 
@@ -236,13 +236,15 @@ def test_a_batch_that_is_not_finite_is_left_out_on_request(tmp_path: Path, monke
 class Scaled:
     """An AdversarialModule's step under a gradient scaler, without a Trainer."""
 
-    def __init__(self, scaler: Any) -> None:
-        self.module = cast(Any, build_module(compose("train", STAGE1)))
-        optimizers = [torch.optim.SGD(part, lr=0.1) for part in (self.module.generator_parameters(), self.judge.parameters())]
+    def __init__(self, scaler: Any, fused: bool = False, judged: bool = True) -> None:
+        self.module = cast(Any, build_module(compose("train", [*STAGE1, "model.adversarial=0.1" if judged else "model.adversarial=0"])))
+        parts = (self.module.generator_parameters(), *([self.judge.parameters()] if judged else []))
+        optimizers = [torch.optim.SGD(part, lr=0.1, fused=fused) for part in parts]
         self.scaler = scaler
 
         def step(optimizer: Any) -> None:  # as Lightning's MixedPrecision does
-            scaler.unscale_(optimizer)
+            if not fused:
+                scaler.unscale_(optimizer)
             self.module.on_before_optimizer_step(optimizer)
             scaler.step(optimizer)
             scaler.update()
@@ -282,6 +284,34 @@ def test_a_gradient_scaler_scales_both_alike_and_skips_what_overflows() -> None:
     assert run.scaler.get_scale() < scale
 
 
+@pytest.mark.parametrize("judged", [True, False])
+def test_a_refused_step_goes_through_a_scaler_and_fused_optimisers(judged: bool) -> None:
+    run = Scaled(torch.amp.GradScaler("cpu", init_scale=4.0), fused=True, judged=judged)
+    module: Any = run.module
+    weights = next(iter(module.generator_parameters()))
+    before = weights.detach().clone()
+    module._fed = False
+    run.scaler.scale(torch.stack([0 * p.sum() for p in module.parameters() if p.requires_grad]).sum()).backward()
+    module.step_both()
+    assert torch.equal(weights, before)
+    module._fed = True
+    run.scaler.scale(torch.stack(list(module.losses_of(batch()).values())).sum()).backward()
+    module.step_both()
+    assert torch.isfinite(weights).all()
+    assert not torch.equal(weights, before)
+
+
+def test_stage_2_is_as_wide_as_its_stage_1(stage1: Path) -> None:
+    words = ["model=ridcp", "loss=l1", *JUDGE, "+model.network.depth=1", f"stage1='{stage1}'"]
+    module: Any = build_module(compose("train", words))
+    assert module.network.quantiser.embedding.weight.shape == (32, 256)
+    assert module.discriminator.first.in_channels == 256
+    with pytest.raises(UsageError, match=r"features of 256 channels.*\n.*model.discriminator.channels=null"):
+        build_module(compose("train", [*words, "model.discriminator.channels=512"]))
+    with pytest.raises(UsageError, match=r"width 32, this network 64.*\n.*\+model.network.width out"):
+        build_module(compose("train", [*words, "+model.network.width=64"]))
+
+
 def test_half_precision_trains_both_stages(stage1: Path, tmp_path: Path) -> None:
     for stage in (1, 2):
         words = [*recipe(stage, stage1), *SHORT, "trainer.max_epochs=1", "trainer.precision=bf16-mixed"]
@@ -297,6 +327,8 @@ def test_wrong_use_is_told(stage1: Path, tmp_path: Path) -> None:
         ([*STAGE1, "data.crop_size=40"], "multiples of 32"),
         ([*STAGE1, "trainer.gradient_clip_val=1"], "gradient_clip_val"),
         (["model=ridcp_vqvae", "+model.network.width=48"], "multiple of 32"),
+        ([*STAGE1, "compile=true"], "compile=true: .*parts"),
+        ([*STAGE2, f"stage1='{stage1}'", "compile=true"], "compile=true: .*parts"),
     ):
         with pytest.raises(UsageError, match=why):
             tiny.train(tmp_path / "run", *words)

@@ -26,6 +26,9 @@ from dehaze_zoo.networks.registry import register_model
 PUBLISHED_ALPHA = 21.25
 """The strength that the authors found for their matching weights."""
 
+WIDTH = 64
+"""Published, of both stages."""
+
 MULTIPLE = 32
 """Sides of what the inner networks take: windows of 8 on a grid of a quarter."""
 
@@ -150,7 +153,7 @@ class VQGAN(nn.Module):
     LEARNT_APART = ("quantize_group.0.embedding.weight",)
     """Learns by the codebook loss alone: the gradient of the image passes straight through."""
 
-    def __init__(self, codebook_size: int = 1024, width: int = 64) -> None:
+    def __init__(self, codebook_size: int = 1024, width: int = WIDTH) -> None:
         super().__init__()
         self.multiscale_encoder = Encoder(width)
         self.before_quant_group = nn.ModuleList([nn.Conv2d(4 * width, 8 * width, 1)])
@@ -235,7 +238,7 @@ class RIDCP(nn.Module):
 
     tiling = Tiling(reach=96, step=MULTIPLE, caveat="its group norms and alignment's means are taken over the whole picture", refused=True)
 
-    def __init__(self, attention: Callable[[int, int], nn.Module], codebook_size: int = 1024, width: int = 64, depth: int = 6) -> None:
+    def __init__(self, attention: Callable[[int, int], nn.Module], codebook_size: int = 1024, width: int = WIDTH, depth: int = 6) -> None:
         super().__init__()
         self.multiscale_encoder = Encoder(width, TransformerGroups(4 * width, depth, partial(attention, 4 * width)))
         self.multiscale_decoder = AlignedDecoder(width)
@@ -279,9 +282,9 @@ class RIDCP(nn.Module):
         """Takes over every weight that stage 1 has too. Raises UsageError where codebooks or widths differ."""
         (ours, wide), (theirs, stage1_wide) = (net.quantiser.embedding.weight.shape for net in (self, stage1))
         if ours != theirs:
-            raise UsageError(f"stage 1 has a codebook of {theirs} codes, this network one of {ours}; set codebook_size={theirs}")
+            raise UsageError(f"stage 1 has a codebook of {theirs} codes, this network one of {ours}; it takes codebook_size={theirs}")
         if wide != stage1_wide:
-            raise UsageError(f"stage 1 has width {stage1_wide // 8}, this network {wide // 8}; set width={stage1_wide // 8}")
+            raise UsageError(f"stage 1 has width {stage1_wide // 8}, this network {wide // 8}; it takes width={stage1_wide // 8}")
         self.load_state_dict(stage1.state_dict(), strict=False)
 
     def set_matching(self, frequency_gap: Tensor, alpha: float) -> None:

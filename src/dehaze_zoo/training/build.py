@@ -93,6 +93,8 @@ def replayed(cfg: DictConfig, run_dir: Path) -> Outcome:
 def build_module(cfg: DictConfig) -> DehazingModule:
     """The LightningModule of cfg.model with a freshly initialised network, its losses, schedule and norms."""
     settings: dict[str, Any] = OmegaConf.to_container(cfg.model, resolve=True)  # type: ignore[assignment]
+    recipe: type[DehazingModule] = made({"_target_": settings["_target_"], "_partial_": True}).func
+    settings = recipe.settled(settings)
     network = build_model(**settings.pop("network"))
     settings.pop("recipe")
     losses = {}

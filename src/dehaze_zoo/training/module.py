@@ -41,10 +41,14 @@ class DehazingModule(LightningModule):
     epoch's start. Validation logs val/psnr and val/ssim: of each image by the protocol gunet, then the mean over all images on all
     ranks. The state dict holds ``network.*`` alone.
     ``channels_last``: weights and images in that layout. ``compiled``: training runs through torch.compile; validation does not, its
-    pictures differ in size. ``on_nan``: a loss or gradient that is not finite stops (UsageError) with the
-    batch dumped, or is skipped, on every rank, and counted; 20 in a row stop all the same. A validation picture whose figures are not
+    pictures differ in size; UsageError where the recipe says ``UNCOMPILED``.
+    ``on_nan``: a loss or gradient that is not finite stops (UsageError) with the batch
+    dumped, or is skipped, on every rank, and counted; 20 in a row stop all the same. A validation picture whose figures are not
     numbers stops too, or under skip is named and counted (val/not_finite; the means are nan then).
     """
+
+    UNCOMPILED = ""
+    """Why this recipe does not go with torch.compile; empty where it does."""
 
     def __init__(
         self,
@@ -62,6 +66,8 @@ class DehazingModule(LightningModule):
         super().__init__()
         if on_nan not in ("stop", "skip"):
             raise UsageError(f"on_nan={on_nan}: must be stop or skip.")
+        if compiled and self.UNCOMPILED:
+            raise UsageError(f"compile=true: {self.UNCOMPILED}. Leave compile=false.")
         self.network = network
         self.terms = dict(losses)  # a plain dict: weights inside a loss stay out of the state dict
         self.optimizer = optimizer
@@ -84,18 +90,24 @@ class DehazingModule(LightningModule):
         self.figures: dict[str, float] = {}
         """The last validation's: psnr (dB) and ssim; checkpoints carry them."""
 
+    @classmethod
+    def settled(cls, settings: dict[str, Any]) -> dict[str, Any]:
+        """The config's ``model``, before anything of it is built, with what a recipe takes from elsewhere filled in."""
+        return settings
+
     def forward(self, hazy: Tensor) -> Tensor:
         """Restored (B, 3, H, W), unclamped."""
-        restored: Tensor = self.run("forward", hazy.contiguous(memory_format=self.layout))
+        restored: Tensor = self.run("forward", hazy)
         return restored
 
-    def run(self, method: str, *inputs: Any) -> Any:
+    def run(self, method: str, images: Tensor) -> Any:
         """The network's ``method``; in training compiled, where asked for. A recipe that calls another method than forward calls this."""
+        images = images.contiguous(memory_format=self.layout)
         if not (self.compiled and self.training):
-            return self.network(*inputs) if method == "forward" else getattr(self.network, method)(*inputs)
+            return self.network(images) if method == "forward" else getattr(self.network, method)(images)
         if method not in self._compiled:
             self._compiled[method] = torch.compile(getattr(self.network, method))
-        return self._compiled[method](*inputs)
+        return self._compiled[method](images)
 
     # ------------------------------------------------------------------------------------------------------------- training
 
@@ -126,7 +138,7 @@ class DehazingModule(LightningModule):
         An fp16 scaler leaves such steps out too while it looks for its scale: no fault of the run, and counted apart.
         """
         if not self._fed:  # every batch of this step was refused
-            self._leave_out()
+            self._leave_out(optimizer)
             return
         groups = [group for each in self._optimizers() for group in each.param_groups]
         is_finite = finite([p.grad for group in groups for p in group["params"] if p.grad is not None])
@@ -134,11 +146,14 @@ class DehazingModule(LightningModule):
         if not is_finite and scaler is not None and scaler.get_scale() > 1:
             self.counts["scaling_steps"] += 1
         elif self._refused("gradient", not is_finite):
-            self._leave_out()
+            self._leave_out(optimizer)
         else:
             self._in_a_row = 0
 
-    def _leave_out(self) -> None:
+    def _leave_out(self, optimizer: Optimizer) -> None:
+        scaler = getattr(self.trainer.precision_plugin, "scaler", None)
+        if scaler is not None and getattr(optimizer, "_step_supports_amp_scaling", False):
+            scaler.unscale_(optimizer)  # a fused one does it in its step; without a gradient the scaler would have seen nothing
         for each in self._optimizers():
             each.zero_grad()  # parameters without a gradient stay as they are
 

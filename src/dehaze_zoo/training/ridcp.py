@@ -18,10 +18,11 @@ from dehaze_zoo.checkpoints.reading import read_state_dict
 from dehaze_zoo.errors import UsageError
 from dehaze_zoo.metrics.lpips import downloaded
 from dehaze_zoo.networks.blocks.quantiser import code_loss, codebook_loss, gram_loss
-from dehaze_zoo.networks.ridcp import MULTIPLE, VQGAN, design_of
+from dehaze_zoo.networks.ridcp import MULTIPLE, VQGAN, WIDTH, design_of
 from dehaze_zoo.training.adversarial import AdversarialModule
 
 GIVE_IT = "model.semantic.weights=FILE, or train without: model.semantic.weight=0"
+UNCOMPILED = "RIDCP's trainings call parts of their network in turn, which torch.compile would not reach"
 
 
 class SemanticTerm(nn.Module):
@@ -62,6 +63,8 @@ class CodebookModule(AdversarialModule):
     as published), the adversarial ones on images. Validation judges reconstructions. ``revive``: codes that an epoch never used start
     anew at features of its last batch (not after the last epoch).
     """
+
+    UNCOMPILED = UNCOMPILED
 
     def __init__(self, codebook: float = 1.0, semantic: Mapping[str, Any] | None = None, revive: bool = False, **shared: Any) -> None:
         super().__init__(**shared)
@@ -115,12 +118,33 @@ class RIDCPModule(AdversarialModule):
     the adversarial ones between the same two. Plain nearest codes throughout. Raises UsageError, where training starts, without stage 1.
     """
 
+    UNCOMPILED = UNCOMPILED
+
+    @classmethod
+    def settled(cls, settings: dict[str, Any]) -> dict[str, Any]:
+        """The network has stage 1's design where no other is given; the discriminator as many channels as the features."""
+        stage1, judge = settings["stage1"], settings["discriminator"]
+        design = {} if stage1 is None else stage1_design(stage1)
+        network = {**design, **settings["network"]}
+        channels = 8 * network.get("width", WIDTH)
+        if judge["channels"] not in (None, channels):
+            raise UsageError(
+                f"model.discriminator.channels={judge['channels']}: it judges features of {channels} channels, 8 times the width.\n"
+                "Leave model.discriminator.channels=null."
+            )
+        return {**settings, "network": network, "discriminator": {**judge, "channels": channels}}
+
     def __init__(self, stage1: str | Path | None = None, **shared: Any) -> None:
         super().__init__(**shared)
         # In a list: neither a submodule nor in the state dict.
         self._stage1 = [] if stage1 is None else [load_stage1(stage1).requires_grad_(False)]
         for frozen in self._stage1:
-            self.network.start_from(frozen)  # type: ignore[operator]
+            try:
+                self.network.start_from(frozen)  # type: ignore[operator]
+            except UsageError as error:
+                raise UsageError(
+                    f"stage1={stage1}: {error}.\nLeave +model.network.codebook_size and +model.network.width out: stage 1's are taken."
+                ) from error
 
     def setup(self, stage: str) -> None:
         super().setup(stage)
@@ -147,13 +171,20 @@ class RIDCPModule(AdversarialModule):
 
 def load_stage1(path: str | Path) -> VQGAN:
     """Stage 1 from a checkpoint, of whatever codebook size and width it has. Raises UsageError for a file of another network."""
-    try:
-        design = design_of(read_state_dict(path))
-    except UsageError as error:
-        raise UsageError(f"stage1={path}: {error}. Give the checkpoint of a training with model=ridcp_vqgan.") from error
-    network = create_model("ridcp_vqgan", path, **design)
+    network = create_model("ridcp_vqgan", path, **stage1_design(path))
     assert isinstance(network, VQGAN)
     return network
+
+
+def stage1_design(path: str | Path) -> dict[str, int]:
+    """codebook_size and width of the stage 1 in a checkpoint. Raises UsageError for a file of another network."""
+    try:
+        design = design_of(read_state_dict(path))
+        if "depth" in design:
+            raise UsageError("holds RIDCP's second stage")
+        return design
+    except UsageError as error:
+        raise UsageError(f"stage1={path}: {error}. Give the checkpoint of a training with model=ridcp_vqgan.") from error
 
 
 def _check_sides(image: Tensor) -> None:
