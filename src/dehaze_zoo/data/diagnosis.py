@@ -127,8 +127,8 @@ def _watched(results: Iterable[Facts], total: int, watch: Watch) -> Iterator[Fac
 def _parts(layout: Layout, root: Path | None, hazy: Path | None, clear: Path | None) -> tuple[list[Part], list[Finding]]:
     """The splits that are there, and those that are not."""
     if hazy is not None and clear is not None:
-        found = pair_folders(hazy, clear)
-        return [Part("all", Split(0, ()), found, _scenes(found.pairs))], []
+        own = pair_folders(hazy, clear)
+        return [Part("all", Split(0, ()), own, _scenes(own.pairs))], []
     assert root is not None
     found: dict[str, PairList] = {}
     missing: dict[str, NoPairsError] = {}
