@@ -28,7 +28,7 @@ def held(run_dir: Path) -> Iterator[None]:
         run_dir / FILE,
         {**_process(os.getpid()), "job": os.environ.get("SLURM_JOB_ID"), "since": f"{datetime.now():%Y-%m-%d %H:%M:%S}"},
     )
-    with _alone(run_dir):
+    with alone(run_dir):  # two that find a dead owner must not both take over
         other = owner(run_dir)
         if other is not None and other["pid"] != os.getpid():
             raise UsageError(
@@ -77,16 +77,17 @@ def _start(pid: int) -> str | None:
 
 
 @contextmanager
-def _alone(run_dir: Path) -> Iterator[None]:
-    """Two that find a dead owner must not both take over: a kernel's lock on the folder, for the moment of looking."""
-    folder = None
+def alone(folder: Path) -> Iterator[bool]:
+    """A kernel's lock on a folder, waited for, which dies with its process; gives whether there is one to be had."""
+    handle, locked = None, False
     with suppress(ImportError, OSError):  # Windows; file systems without it
         import fcntl
 
-        folder = os.open(run_dir, os.O_RDONLY)
-        fcntl.flock(folder, fcntl.LOCK_EX)
+        handle = os.open(folder, os.O_RDONLY)
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        locked = True
     try:
-        yield
+        yield locked
     finally:
-        if folder is not None:
-            os.close(folder)
+        if handle is not None:
+            os.close(handle)

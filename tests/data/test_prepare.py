@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import errno
+import multiprocessing
 import os
 import pickle
 import shutil
+import signal
+import threading
+import time
 import warnings
 from collections import namedtuple
 from pathlib import Path
@@ -245,6 +249,44 @@ def test_an_interrupted_or_failing_packing_leaves_the_old_one(tmp_path: Path) ->
         open_cache(tmp_path / "c", table)
     assert (tmp_path / "c").read_bytes() == before
     assert [path.name for path in tmp_path.iterdir() if path.name.endswith(".part")] == []
+
+
+def test_one_of_several_packs_and_the_others_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    table, packs, whys, start = its(tmp_path), [], [], threading.Barrier(3)
+    pack = caching._pack
+
+    def slowly(*given: Any) -> None:
+        packs.append(given[0])
+        time.sleep(0.3)
+        pack(*given)
+
+    def opens() -> None:
+        start.wait()
+        whys.append(open_cache(tmp_path / "home" / "c", table)[1])
+
+    monkeypatch.setattr(caching, "_pack", slowly)
+    threads = [threading.Thread(target=opens) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert packs == [tmp_path / "home" / "c"]
+    assert sorted(whys) == ["", "", "there was none"]
+
+
+def test_what_a_killed_packer_left_is_deleted(tmp_path: Path) -> None:
+    table, home = its(tmp_path / "set"), tmp_path / "home"
+    killed = multiprocessing.get_context("fork").Process(
+        target=open_cache, args=(home / "a.cache", table, False, lambda done, total: os.kill(os.getpid(), signal.SIGKILL))
+    )
+    killed.start()
+    killed.join()
+    (left,) = home.iterdir()
+    assert left.name.startswith(".a.cache.")
+    (home / ".b.cache.1.part").touch()  # another set's
+    (home / ".a.cache.old.1.part").touch()
+    open_cache(home / "a.cache", table)
+    assert {path.name for path in home.iterdir()} == {"a.cache", ".b.cache.1.part", ".a.cache.old.1.part"}
 
 
 def test_sixteen_bits_are_refused(tmp_path: Path) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 import zlib
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,8 @@ from dehaze_zoo.data.packed import TornError, read_packed, write_packed
 from dehaze_zoo.data.table import PairTable
 from dehaze_zoo.data.windows import FileWindow
 from dehaze_zoo.errors import ImageError, UsageError
+from dehaze_zoo.files import passing_name
+from dehaze_zoo.lock import alone
 
 _SAMPLE = 256 * 2**20  # bytes whose checksums are compared at every start, spread over the file; `prepare` compares all
 
@@ -76,18 +80,42 @@ class Cache:
 def open_cache(path: Path, table: PairTable, whole: bool = False, watch: Watch = lambda done, total: None) -> tuple[Cache, str]:
     """The cache of these pairs, packed first where there is none, it is stale or torn; and why it was packed ("" where it was not).
 
-    Raises ImageError for a picture that cannot be read or holds 16 bits a channel, UsageError where the disk is full or read-only.
+    Of several processes that find none, one packs and the others wait for it. Raises ImageError for a picture that cannot be read or
+    holds 16 bits a channel, UsageError where the disk is full or read-only.
     """
+    cache, why = _sound(path, table, whole)
+    if cache is not None:
+        return cache, ""
+    with suppress(OSError):  # write_packed says why
+        path.parent.mkdir(parents=True, exist_ok=True)
+    with alone(path.parent) as locked:
+        cache, why = _sound(path, table, whole)  # packed by another meanwhile
+        if cache is not None:
+            return cache, ""
+        if locked:
+            _sweep(path)
+        _pack(path, table, watch)
+    return Cache(path), why
+
+
+def _sound(path: Path, table: PairTable, whole: bool) -> tuple[Cache | None, str]:
     try:
         cache = Cache(path)
         cache.check(table, whole)
         return cache, ""
     except FileNotFoundError:
-        why = "there was none"
+        return None, "there was none"
     except (TornError, StaleError) as error:
-        why = str(error)
-    _pack(path, table, watch)
-    return Cache(path), why
+        return None, str(error)
+
+
+def _sweep(path: Path) -> None:
+    """Delete what killed packers left, gigabytes: all that is there, for whoever packs holds the folder's lock."""
+    begun = re.compile(re.escape(passing_name(path).name.rsplit(".", 2)[0]) + r"\.\d+\.part")
+    for left in path.parent.iterdir():
+        if begun.fullmatch(left.name):
+            with suppress(OSError):
+                left.unlink()
 
 
 def _pack(path: Path, table: PairTable, watch: Watch) -> None:
