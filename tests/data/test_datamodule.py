@@ -11,6 +11,7 @@ from hydra.utils import instantiate
 
 import data_minis as minis
 from dehaze_zoo.data.datamodule import DehazingData, PairDataModule, SyntheticDataModule
+from dehaze_zoo.data.pairs import TrainingPairs
 from dehaze_zoo.data.sets import LAYOUTS
 from dehaze_zoo.errors import ImageError, UsageError
 from support import ROOT
@@ -194,6 +195,36 @@ def test_a_trainer_is_shown_what_the_loader_alone_gives(tmp_path: Path) -> None:
         (n, float(h.sum())) for b in alone for n, h in zip(b["name"], b["hazy"], strict=True)
     ]
     assert seen_by_a_trainer(tmp_path, 1, cache=True)[:8] == shown
+
+
+class Keeps(Looks):
+    """Keeps the batches themselves."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.batches: list[Any] = []
+
+    def on_train_batch_start(self, batch: Any, _: int) -> None:
+        self.batches.append({key: batch[key] for key in ("name", "hazy", "clear")})
+
+
+@pytest.mark.parametrize("with_synthetic", [False, True])
+def test_a_mix_of_pairs_alone_travels_as_bytes_and_arrives_the_same(tmp_path: Path, with_synthetic: bool) -> None:
+    minis.reside_outdoor(tmp_path)
+    more = ["+data@data.sets.synthetic=synthetic", "+data.weights.synthetic=1"] if with_synthetic else []
+    words = ["data=mixed", *(f"data.sets.{name}.root='{tmp_path}'" for name in ("reside_indoor", "reside_outdoor")), *more]
+    alone, data, module = list(configured(*words).train_dataloader()), configured(*words), Keeps()
+    trainer = pl.Trainer(
+        accelerator="cpu", devices=1, max_epochs=1, logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        enable_model_summary=False, use_distributed_sampler=False, limit_val_batches=0, default_root_dir=tmp_path,
+    )  # fmt: skip
+    trainer.fit(module, datamodule=data)
+    assert len(module.batches) == len(alone) == 2
+    for shown, batch in zip(module.batches, alone, strict=True):
+        assert shown["name"] == batch["name"]
+        assert all(torch.equal(shown[key], batch[key]) for key in ("hazy", "clear"))
+    sets = trainer.train_dataloader.dataset.dataset.sets  # type: ignore[union-attr]
+    assert {part.raw for part in sets if isinstance(part, TrainingPairs)} == {not with_synthetic}
 
 
 @pytest.mark.parametrize("workers", [0, 1])

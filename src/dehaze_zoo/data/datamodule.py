@@ -65,9 +65,12 @@ class DehazingData(pl.LightningDataModule, ABC):
             loop = self.trainer.fit_loop  # type: ignore[attr-defined]
             done = loop.epoch_loop.batch_progress
             batches = 0 if done.is_last_batch else done.current.ready
-            if isinstance(dataset, TrainingPairs):
+            parts = dataset.sets if isinstance(dataset, MixedTraining) else [dataset]
+            plain = [part for part in parts if isinstance(part, TrainingPairs)]
+            if len(plain) == len(parts):  # a batch is raw or it is not
                 keep_freed_memory()
-                dataset.raw = True  # on_after_batch_transfer, which Lightning calls, does the rest where the network is
+                for part in plain:
+                    part.raw = True  # on_after_batch_transfer, which Lightning calls, does the rest where the network is
             sampler.start_at(loop.epoch_progress.current.processed, batches * self.batch_size)  # type: ignore[attr-defined]
         return self._loader(dataset, sampler, self.batch_size // ranks, persistent=self.num_workers > 0)
 
