@@ -91,6 +91,11 @@ def test_files_figures_and_ranks(root: Path, tmp_path: Path) -> None:
         assert f"{float(by_model['dcp']['psnr']):.2f}" in text
         assert "16.62" in text
         assert "gunet" in text
+        for row in found:
+            latency = f"{float(row['latency_ms']):.1f}{'*' if 'latency_ms' in row['pareto'] else ''} ["
+            (line,) = [line for line in text.splitlines() if latency in line and row["model"] in line]
+            assert line.strip("| &\\").endswith(f" {float(row['peak_mib']):.0f}")
+        assert "* on the Pareto front" in text
 
 
 def test_figures_are_those_of_evaluate(root: Path, tmp_path: Path) -> None:

@@ -125,8 +125,13 @@ def test_pictures_follow_the_chosen_image_with_an_error_map_for_each_method(page
 
 def test_the_plot_has_a_point_for_each_method_with_that_cost(page: Any) -> None:
     assert page.locator("#pareto circle").count() == 3
-    page.select_option("#cost", "parameters")
-    assert "no costs measured" in page.text_content("#pareto")  # none of these has any
+    page.select_option("#cost", "parameters")  # none of these has any
+    assert page.evaluate("[...document.querySelectorAll('#pareto circle')].map(point => point.getAttribute('cx'))") == ["60", "60", "60"]
+    best = {row["model"] for row in page.evaluate("rows()") if "parameters" in row["pareto"].split()}
+    fills = page.evaluate("[...document.querySelectorAll('#pareto circle')].map(c => [c.nextSibling.textContent, c.getAttribute('fill')])")
+    assert {model for model, fill in fills if fill == "var(--front)"} == best != {model for model, _ in fills}
+    page.select_option("#cost", "macs")
+    assert "no costs measured" in page.text_content("#pareto")
     assert len(column(page, "pairs", 1)) == 3
 
 

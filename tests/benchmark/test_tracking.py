@@ -45,9 +45,12 @@ def records(file: Path) -> list[Any]:
 
 
 @pytest.mark.usefixtures("offline")
-def test_an_offline_run_holds_the_tables_the_pictures_and_the_weights(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_offline_run_holds_the_tables_the_pictures_and_the_weights(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     root = pairs(tmp_path / "sots")
     write_safetensors(dehaze_zoo.create_model("aodnet"), tmp_path / "aodnet.safetensors", "aodnet")
+    monkeypatch.setattr("dehaze_zoo.benchmark.tracking.shipped_weights", {"identity": tmp_path / "aodnet.safetensors"}.get)
     words = ["models=[identity,aodnet]", f"++checkpoints.aodnet='{tmp_path / 'aodnet.safetensors'}'", "data=[reside_indoor]"]
     words += [
         f"++roots.reside_indoor='{root}'",
@@ -79,14 +82,21 @@ def test_an_offline_run_holds_the_tables_the_pictures_and_the_weights(tmp_path: 
     (name,) = (name for name in artifacts if name.endswith("-per_image"))
     files = {entry.path: Path(entry.local_path) for entry in artifacts[name].manifest.contents}
     per_image = json.loads(files["per_image.table.json"].read_text())
-    pictures = [dict(zip(per_image["columns"], row, strict=True)) for row in per_image["data"]]
+    images = [dict(zip(per_image["columns"], row, strict=True)) for row in per_image["data"]]
+    assert sorted((row["model"], row["image"]) for row in images) == sorted(
+        (model, f"{scene}_{haze}.png") for model in ("identity", "aodnet") for scene in range(1400, 1406) for haze in (1, 2)
+    )
+    pictures = [row for row in images if row["restored"] is not None]
     assert {row["model"] for row in pictures} == {"identity", "aodnet"}
-    assert len(pictures) >= 6
+    assert 6 <= len(pictures) < len(images)
     for row in pictures:
         assert all(files[row[kind]["path"]].is_file() for kind in ("hazy", "restored", "clear", "error"))
     assert ("comparisons", "path") in logged
     assert any(key[0].startswith("psnr_against_latency_ms") for key in logged)
     assert [entry.path for entry in artifacts["weights-aodnet"].manifest.contents] == ["aodnet.safetensors"]
+    assert [entry.path for entry in artifacts["weights-identity"].manifest.contents] == [
+        "aodnet.safetensors"
+    ]  # shipped, as far as it knows
     (results,) = (artifact for artifact in artifacts.values() if artifact.type == "results")
     assert {"leaderboard.csv", "leaderboard.html", "per_image.parquet"} <= {entry.path for entry in results.manifest.contents}
 

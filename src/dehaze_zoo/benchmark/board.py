@@ -98,7 +98,9 @@ def _add_table(
             row |= {"published_psnr": theirs.psnr, "published_ssim": theirs.ssim, "gap_psnr": row["psnr"] - theirs.psnr}
             row["published_images"] = LAYOUTS[judged.label].splits["test"].pairs
         rows.append(row)
-    _mark_pareto(rows, metrics[0], up)
+    fronts = on_fronts(rows, metrics[0], up)
+    for row in rows:
+        row["pareto"] = fronts[row["model"]]
     rows.sort(key=lambda row: (row["rank"], -row[metrics[0]] if up else row[metrics[0]]))
     board.rows += rows
     board.comparisons += [
@@ -194,11 +196,8 @@ def _cost(cost: Mapping[str, Any] | None) -> dict[str, Any]:
     return found
 
 
-def _mark_pareto(rows: Sequence[dict[str, Any]], metric: str, up: bool) -> None:
-    """Which costs each row is on the front of, beside its quality."""
-    fronts = {
-        cost: pareto({row["model"]: (float(row[cost]), row[metric] if up else -row[metric]) for row in rows if row.get(cost) is not None})
-        for cost in COSTS
-    }
-    for row in rows:
-        row["pareto"] = " ".join(cost for cost in COSTS if row["model"] in fronts[cost])
+def on_fronts(rows: Sequence[Mapping[str, Any]], metric: str, up: bool) -> dict[str, str]:
+    """{model: the costs whose Pareto front it is on beside this metric, by spaces}; rows of one table."""
+    known = [(row, row[metric] if up else -row[metric]) for row in rows if row.get(metric) is not None]
+    fronts = {cost: pareto({row["model"]: (float(row[cost]), good) for row, good in known if row.get(cost) is not None}) for cost in COSTS}
+    return {row["model"]: " ".join(cost for cost in COSTS if row["model"] in fronts[cost]) for row in rows}

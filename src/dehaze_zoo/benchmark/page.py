@@ -8,9 +8,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from dehaze_zoo.benchmark.board import BLIND, Board, Entry
+from dehaze_zoo.benchmark.board import BLIND, Board, Entry, on_fronts
 from dehaze_zoo.benchmark.pictures import picture_file
-from dehaze_zoo.benchmark.tables import shown_metrics
+from dehaze_zoo.benchmark.tables import groups, shown_metrics
 from dehaze_zoo.data.images import write_aside
 from dehaze_zoo.metrics.protocols import PROTOCOLS
 
@@ -19,13 +19,18 @@ TEMPLATE = Path(__file__).with_name("page.html")
 
 def write_page(path: Path, board: Board, entries: Sequence[Entry], store: Path) -> None:
     """The page, with every picture that the store keeps of these entries; written aside and renamed."""
+    metrics = shown_metrics(board.rows)
+    rows = []
+    for _, _, own in groups(board):
+        fronts = {m.name: on_fronts(own, m.name, m.higher_is_better) for m in metrics}
+        rows += [{**row, "fronts": {name: found[row["model"]].split() for name, found in fronts.items()}} for row in own]
     content = {
-        "rows": board.rows,
+        "rows": rows,
         "comparisons": board.comparisons,
         "images": board.per_image,
         "metrics": [
             {"name": m.name, "title": m.title, "unit": m.unit, "digits": m.digits, "up": m.higher_is_better, "says": m.description}
-            for m in shown_metrics(board.rows)
+            for m in metrics
         ],
         "protocols": {name: "no clear picture needed" if name == BLIND else PROTOCOLS[name].description for name in _protocols(board)},
         "pictures": _pictures(entries, store),

@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.table import Table
 
-from dehaze_zoo.benchmark.board import BLIND, FIRST_COLUMNS, Board
+from dehaze_zoo.benchmark.board import BLIND, COSTS, FIRST_COLUMNS, Board
 from dehaze_zoo.data.images import write_aside
 from dehaze_zoo.files import written_aside
 from dehaze_zoo.inference.reporting import write_csv
@@ -17,6 +17,8 @@ from dehaze_zoo.metrics.catalogue import METRICS, Metric
 from dehaze_zoo.metrics.protocols import PROTOCOLS
 
 Row = Mapping[str, Any]
+
+FRONT = "* on the Pareto front of this cost and the first figure: nothing cheaper is better"
 
 
 def write_tables(folder: Path, board: Board) -> None:
@@ -59,7 +61,7 @@ def terminal(board: Board) -> list[Table]:
     """Tables for the terminal, one a set and protocol; the files have more columns."""
     sheets = []
     for data, protocol, rows in groups(board):
-        sheet = Table(title=f"{data}, protocol {protocol}, {_images(rows)}")
+        sheet = Table(title=f"{data}, protocol {protocol}, {_images(rows)}", caption=FRONT if _on_a_front(rows) else None)
         titles = _titles(rows)
         kept = [n for n, title in enumerate(titles) if not title.startswith(("published", "MACs", "parameters"))]  # what 80 columns hold
         for n in kept:
@@ -120,7 +122,7 @@ def latex(board: Board) -> str:
     parts = ["% \\usepackage{booktabs}"]
     for data, protocol, rows in groups(board):
         titles = _titles(rows)
-        caption = f"{data}, protocol {protocol}, {_images(rows)}. {_description(protocol)}"
+        caption = f"{data}, protocol {protocol}, {_images(rows)}. {_description(protocol)}{f'. {FRONT}.' if _on_a_front(rows) else ''}"
         head = [r"\begin{table}", r"\centering", rf"\caption{{{_escaped(caption)}}}", rf"\begin{{tabular}}{{rl{'r' * (len(titles) - 2)}}}"]
         body = [" & ".join(map(_escaped, cells)) + r" \\" for cells in (titles, *(_cells(row, rows) for row in rows))]
         parts.append("\n".join([*head, r"\toprule", body[0], r"\midrule", *body[1:], r"\bottomrule", r"\end{tabular}", r"\end{table}"]))
@@ -140,7 +142,7 @@ def _titles(rows: Sequence[Row]) -> list[str]:
         titles.append("published PSNR (gap)")
     if _has(rows, "parameters"):
         sides = {row["latency_side"] for row in rows if row.get("latency_side")}
-        titles += ["parameters", "MACs 10⁹ (1024³)", f"latency {'/'.join(map(str, sorted(sides)))}², ms [quartiles]"]
+        titles += ["parameters", "MACs 10⁹ (1024³)", f"latency {'/'.join(map(str, sorted(sides)))}², ms [quartiles]", "peak, MiB"]
     return titles
 
 
@@ -160,10 +162,13 @@ def _cells(row: Row, rows: Sequence[Row]) -> list[str]:
         cells.append("–" if other is None else f"{other:.2f} ({row['gap_psnr']:+.2f}{part})")
     if _has(rows, "parameters"):
         count, macs = row.get("parameters"), row.get("macs")
-        cells.append("–" if count is None else f"{count:,}")
-        cells.append("–" if macs is None else f"{macs / 1e9:.2f} ({macs / 1024**3:.2f})")
+        marks = {cost: "*" if cost in row["pareto"].split() else "" for cost in COSTS}
+        cells.append("–" if count is None else f"{count:,}{marks['parameters']}")
+        cells.append("–" if macs is None else f"{macs / 1e9:.2f}{marks['macs']} ({macs / 1024**3:.2f})")
         latency = row.get("latency_ms")
-        cells.append("–" if latency is None else f"{latency:.1f} [{row['latency_q1_ms']:.1f}, {row['latency_q3_ms']:.1f}]")
+        quartiles = "" if latency is None else f" [{row['latency_q1_ms']:.1f}, {row['latency_q3_ms']:.1f}]"
+        cells.append("–" if latency is None else f"{latency:.1f}{marks['latency_ms']}{quartiles}")
+        cells.append(_number(row.get("peak_mib"), 0))
     return cells
 
 
@@ -181,7 +186,11 @@ def _notes(board: Board) -> list[str]:
     if _has(board.rows, "seeds"):
         lines.append("- Seeds: trainings that the figure is the mean of, and the standard deviation between their means.")
     if devices:
-        lines.append(f"- Latency: median of warm runs, batch 1, float32, on {'; '.join(devices)}.")
+        lines.append(
+            f"- Latency: median of warm runs, batch 1, float32, on {'; '.join(devices)}. Peak: the most that its tensors hold at once."
+        )
+    if _on_a_front(board.rows):
+        lines.append(f"- \\{FRONT}.")  # no list in the list
     if any(row.get("published_psnr") is not None for row in board.rows):
         lines.append(
             "- Published: as the gUNet paper's table has it for the whole test set, not measured here; gap = measured - published;"
@@ -214,6 +223,10 @@ def _images(rows: Sequence[Row]) -> str:
 
 def _first(rows: Sequence[Row]) -> str:
     return shown_metrics(rows)[0].name
+
+
+def _on_a_front(rows: Sequence[Row]) -> bool:
+    return any(row["pareto"] for row in rows)
 
 
 def _has(rows: Sequence[Row], key: str) -> bool:

@@ -14,6 +14,7 @@ from dehaze_zoo.benchmark.board import COSTS, Board, Entry
 from dehaze_zoo.benchmark.page import kept_pictures
 from dehaze_zoo.benchmark.subjects import Method
 from dehaze_zoo.benchmark.tables import columns
+from dehaze_zoo.checkpoints.shipped import shipped_weights
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -47,7 +48,8 @@ def log_to_wandb(
             results.add_file(str(file))
         run.log_artifact(results)
         for method in methods:
-            files = [member.checkpoint for member in method.members if member.checkpoint is not None]
+            shipped = None if method.folder is not None else shipped_weights(method.model)
+            files = [found for member in method.members if (found := member.checkpoint or shipped) is not None]
             if files:
                 weights = wandb.Artifact(f"weights-{_named(method.label)}", "model", metadata={"model": method.model})
                 for number, file in enumerate(files):
@@ -67,19 +69,18 @@ def _tables(board: Board, entries: Sequence[Entry], store: Path) -> dict[str, An
     logged: dict[str, Any] = {"leaderboard": leaderboard}
     if board.comparisons:
         logged["comparisons"] = _table(board.comparisons, list(board.comparisons[0]))
-    figures = {(row["data"], row["image"], row["model"]): row for row in reversed(board.per_image)}  # of the first protocol
     names = [name for name in columns(board.per_image) if any(row.get(name) is not None for row in board.per_image)]
-    pictures = wandb.Table(columns=[*names, *PICTURES])
-    for entry in entries:
-        for image, files in kept_pictures(entry, store):
-            row = figures.get((entry.judged.label, image, entry.label))
-            if row is not None:
-                shown = [wandb.Image(Image.open(files[kind])) if kind in files else None for kind in PICTURES]
-                pictures.add_data(*(row.get(name) for name in names), *shown)
-    logged["per_image"] = pictures
+    kept = {(entry.judged.label, image, entry.label): files for entry in entries for image, files in kept_pictures(entry, store)}
+    per_image = wandb.Table(columns=[*names, *PICTURES], allow_mixed_types=True)
+    for row in board.per_image:
+        files = kept.pop((row["data"], row["image"], row["model"]), {})  # once, under the first protocol
+        shown = [wandb.Image(Image.open(files[kind])) if kind in files else None for kind in PICTURES]
+        per_image.add_data(*(row.get(name) for name in names), *shown)
+    logged["per_image"] = per_image
     for cost in COSTS:
-        if any(row.get(cost) for row in board.rows):
-            points = _table([row for row in board.rows if row.get(cost) and row.get("psnr") is not None], ["model", cost, "psnr"])
+        rows = [row for row in board.rows if row.get(cost) is not None and row.get("psnr") is not None]
+        if rows:
+            points = _table(rows, ["model", cost, "psnr"])
             logged[f"psnr_against_{cost}"] = wandb.plot.scatter(points, cost, "psnr", title=f"PSNR against {cost}")
     return logged
 
