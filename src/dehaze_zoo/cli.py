@@ -13,7 +13,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, suppress
 from importlib.metadata import distributions, entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from dehaze_zoo import launchers
 from dehaze_zoo.errors import UsageError, near_misses
 from dehaze_zoo.files import passing_name, written_aside
+from dehaze_zoo.files import quoted as _quoted
 from dehaze_zoo.launchers import QUOTED as _QUOTED
 from dehaze_zoo.launchers import RUN_DIR as _RUN_DIR
 from dehaze_zoo.launchers import SWEEP as _SWEEP
@@ -88,32 +89,46 @@ def run_verb(verb: str, job: Job, argv: list[str], hold: Hold | None = None) -> 
 def _composed(verb: str, overrides: list[str]) -> DictConfig:
     """The config, with the runs that its key ``before`` asks for done first, each a process of its own in run_dir/<key>.
 
-    What such a run would make is not made where the user gives the key a value.
+    What such a run would make is not made where the user gives the key a value. Under resume=auto run_dir is that of the run to go on with,
+    which is found by its run.json: that is written before these runs begin.
     """
     cfg = compose(verb, overrides)
     before = cfg.get("before") or {}
-    if not before or cfg.get("plan"):
+    if not before or cfg.get("plan") or cfg.get("replay"):
         return cfg
     _check_paths(cfg)
     run_dir = os.environ.get(_RUN_DIR) or str(Path(cfg.run_dir).absolute())
+    made = {str(key): own for key, own in before.items() if cfg.get(key) is None}
+
+    def whole() -> DictConfig:
+        files = [f"{key}={_quoted(str(Path(run_dir, key, 'checkpoints', 'best.ckpt')))}" for key in made]
+        return compose(verb, [*overrides, *files, f"run_dir={_quoted(run_dir)}"])
+
+    if not made or os.environ.get(_RUN_DIR):  # not in the other processes of a DDP run
+        return whole()
+    from dehaze_zoo.training.runs import find_run, read_run, run_of
+
+    run = run_of(whole())
+    if cfg.get("resume") == "auto":
+        run_dir = str(find_run(run, Path(run_dir), say=True))
+    if read_run(Path(run_dir)) is None:
+        with suppress(OSError):  # the first of them says it
+            Path(run_dir).mkdir(parents=True, exist_ok=True)
+            run.write(Path(run_dir))
     given = [arg for arg in overrides if not arg.startswith(("experiment=", "run_dir=", "resume="))]
-    for key, own in before.items():
-        if cfg.get(key) is not None:
-            continue
-        folder = Path(run_dir, str(key))
-        if not os.environ.get(_RUN_DIR):  # not in the other processes of a DDP run
-            code = launchers.Job(launchers.command(verb, [*given, *own, f"run_dir={_quoted(str(folder))}", "resume=auto"]), folder).run()
-            if code > 128:  # asked to leave, and so are we
-                raise SystemExit(code)
-            if code:
-                raise UsageError(f"the run for {key} in {folder} failed (exit code {code}); it says why above.")
-        overrides = [*overrides, f"{key}={_quoted(str(folder / 'checkpoints' / 'best.ckpt'))}"]
-    return compose(verb, [*overrides, f"run_dir={_quoted(run_dir)}"])
+    for key, own in made.items():
+        folder = Path(run_dir, key)
+        code = launchers.Job(launchers.command(verb, [*given, *own, f"run_dir={_quoted(str(folder))}", "resume=auto"]), folder).run()
+        if code > 128:  # asked to leave, and so are we
+            raise SystemExit(code)
+        if code:
+            raise UsageError(f"the run for {key} in {folder} failed (exit code {code}); it says why above.")
+    return whole()
 
 
 def _check_after(cfg: DictConfig) -> None:
     """Raises UsageError for a path of the verbs in ``after`` that is missing already: they may begin hours from now."""
-    if cfg.get("plan"):
+    if cfg.get("plan") or cfg.get("replay"):
         return
     for name, (verb, *own) in (cfg.get("after") or {}).items():
         for key, _, value in (str(word).partition("=") for word in own):
@@ -128,7 +143,7 @@ def _check_after(cfg: DictConfig) -> None:
 def _then(cfg: DictConfig) -> int:
     """The verbs that the config's key ``after`` names, one after another, each a process of its own with run_dir/<name>."""
     after = cfg.get("after") or {}
-    if not after or cfg.get("plan") or os.environ.get(_RUN_DIR):
+    if not after or cfg.get("plan") or cfg.get("replay") or os.environ.get(_RUN_DIR):
         return 0
     for name, (verb, *own) in after.items():
         command = [sys.executable, "-m", f"dehaze_zoo.{verb}", *map(str, own), f"run_dir={Path(cfg.run_dir, str(name))}"]
@@ -350,13 +365,6 @@ def _quote_path(argument: str, sweep: bool) -> str:
     if sweep and value[:1] not in ("'", '"'):  # under -m a comma separates jobs
         return f"{sign}{match['key']}={','.join(_quoted(part) for part in value.split(','))}"
     return f"{sign}{match['key']}={value if sweep else _quoted(value)}"
-
-
-def _quoted(value: str) -> str:
-    # Hydra's quoted strings: a quote is escaped, and so are backslashes before a quote or the end; OmegaConf's: "${" is an interpolation.
-    value = re.sub(r"(\\*)\$\{", lambda m: m[1] * 2 + r"\${", value)
-    value = re.sub(r"(\\*)'", lambda m: m[1] * 2 + r"\'", value)
-    return "'" + re.sub(r"(\\+)$", lambda m: m[1] * 2, value) + "'"
 
 
 def _unquoted(value: str) -> str:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from dehaze_zoo import cli
+from dehaze_zoo import cli, launchers
 from dehaze_zoo.errors import UsageError
 from dehaze_zoo.lock import held
 
@@ -196,6 +197,35 @@ def test_a_message_comes_before_heavy_imports() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "modle" in done.stderr
+
+
+def test_auto_goes_on_in_the_folder_whose_first_training_was_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from dehaze_zoo.training import runs  # torch
+
+    folders = []
+
+    def run(self: launchers.Job) -> int:
+        folders.append(self.folder)
+        saved = self.folder / "checkpoints" / "last.ckpt"
+        saved.parent.mkdir(parents=True, exist_ok=True)
+        with zipfile.ZipFile(saved, "w") as archive:
+            archive.writestr("weights", "")
+        return 143 if len(folders) == 1 else 0
+
+    monkeypatch.setattr("dehaze_zoo.launchers.Job.run", run)
+    monkeypatch.chdir(tmp_path)
+    times = [f"run_dir=outputs/train/ktdn/2026-01-0{day}_00-00-00" for day in (1, 2, 3)]
+    with pytest.raises(SystemExit):
+        cli._composed("train", ["experiment=ktdn", "resume=auto", times[0]])
+    cfg = cli._composed("train", ["experiment=ktdn", "resume=auto", times[1]])
+    assert folders[1] == folders[0]
+    assert Path(cfg.teacher) == folders[0] / "checkpoints" / "best.ckpt"
+    assert Path(cfg.run_dir) == folders[0].parent
+    there = runs.read_run(folders[0].parent)
+    assert there is not None
+    assert runs.differences(there, runs.run_of(cfg)) == []  # or its second training would be refused
+    cli._composed("train", ["experiment=ktdn", "resume=auto", "seed=1", times[2]])  # another recipe
+    assert folders[2] != folders[0]
 
 
 def test_what_is_given_is_not_made_beforehand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

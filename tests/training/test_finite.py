@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -20,8 +21,10 @@ from dehaze_zoo.losses.l1 import L1Loss
 from dehaze_zoo.made import made
 from dehaze_zoo.networks.gunet import GUNet
 from dehaze_zoo.train import job
-from dehaze_zoo.training.finite import first_offender
-from dehaze_zoo.training.module import IN_A_ROW, DehazingModule
+from dehaze_zoo.training.finite import first_offender, replay, replay_command
+from dehaze_zoo.training.ktdn import StudentModule
+from dehaze_zoo.training.module import IN_A_ROW, DehazingModule, Term
+from dehaze_zoo.training.ridcp import RIDCPModule
 
 AOD = ["model=aodnet", "trainer.max_epochs=1", "data.samples_per_epoch=12"]
 
@@ -68,6 +71,68 @@ def test_a_loss_that_is_not_finite_stops_dumps_its_batch_and_is_replayed(
     assert not any(word.startswith(("run_dir=", "resume=")) for word in command)
     assert run_verb("train", job, [*command[3:], f"run_dir={tmp_path / 'replay'}"]) == 0
     assert "first the batch's hazy" in capsys.readouterr().out
+
+
+def test_a_replay_does_nothing_before_or_after_and_knows_what_was_made(
+    spoilt: None, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run before this one left its weights; the batch that it dumps is looked at with them, and no training begins."""
+    weights = tmp_path / "best.ckpt"
+    weights.touch()
+    own = [*AOD, "before={stage1:[never]}", "after={later:[nothing]}"]
+    monkeypatch.setattr(sys, "argv", ["train", *own, "launcher=slurm", "launcher.nodes=1", "~model.optimizer.betas"])
+    with pytest.raises(UsageError) as caught:
+        tiny.train(tmp_path / "run", *own, f"stage1='{weights}'")
+    command = shlex.split(next(line for line in str(caught.value).splitlines() if "replay=" in line).partition(": ")[2])
+    assert f"stage1={weights}" in command
+    assert "~model.optimizer.betas" in command
+    assert not any(word.startswith("launcher") for word in command)
+
+    def begun(*words: Any, **named: Any) -> Any:
+        raise AssertionError("another run was begun")
+
+    monkeypatch.setattr("dehaze_zoo.launchers.Job.run", begun)
+    assert run_verb("train", job, [*command[3:-2], command[-1], f"run_dir={tmp_path / 'replay'}"]) == 0  # less stage1
+    assert "first the batch's hazy" in capsys.readouterr().out
+
+
+def test_a_jobs_replay_command_says_that_its_words_are_quoted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["train", "data.root='/it is'"])
+    monkeypatch.setenv("DEHAZE_ZOO_QUOTED", "1")
+    first, *words = shlex.split(replay_command(Path("/a b.pt"), {"teacher": "/it's"}))
+    assert first == "DEHAZE_ZOO_QUOTED=1"
+    assert words[3:] == ["data.root='/it is'", r"teacher='/it\'s'", "replay='/a b.pt'"]
+
+
+class Spy(nn.Module):
+    """Notes where it is moved to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.moves: list[Any] = []
+
+    def to(self, *where: Any, **named: Any) -> Any:
+        self.moves += where
+        return self
+
+
+@pytest.mark.parametrize(("kind", "field"), [(DehazingModule, None), (StudentModule, "_teacher"), (RIDCPModule, "_stage1")])
+def test_a_replay_moves_what_is_no_submodule(kind: type[DehazingModule], field: str | None, tmp_path: Path) -> None:
+    module, loss, frozen = tiny.module("model=aodnet"), Spy(), Spy()
+    module.terms = {"mse": Term(loss, 1.0)}
+    module.trainer = tiny.trainer(tmp_path, "model=aodnet")
+    module.__class__ = kind
+    if field is not None:
+        setattr(module, field, [frozen])
+    module.losses_of = lambda batch: {"mse": batch["hazy"].sum()}
+    batch = {"hazy": torch.full((1, 3, 8, 8), float("nan")), "name": ["a"]}
+    torch.save(
+        {"batch": batch, "epoch": 0, "batch_idx": 0, "rank": 0, "state_dict": module.state_dict()},
+        tmp_path / "dump.pt",
+    )
+    assert replay(module, tmp_path / "dump.pt") == "the batch's hazy"
+    assert loss.moves == [torch.device("cpu")]
+    assert frozen.moves == ([] if field is None else [torch.device("cpu")])
 
 
 def test_skip_leaves_the_step_out_on_the_way_and_counts_it(spoilt: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,6 +15,7 @@ import pytest
 import torch
 
 import tiny
+from dehaze_zoo.cli import compose
 from dehaze_zoo.errors import UsageError
 from dehaze_zoo.training import runs, saving
 from dehaze_zoo.training.module import DehazingModule
@@ -134,7 +135,32 @@ def test_a_kill_after_the_last_epoch_costs_nothing(undisturbed: Path, tmp_path: 
     assert tiny.same(tiny.state(copy), tiny.state(undisturbed))
 
 
-def test_auto_finds_the_newest_unfinished_run_of_the_same_recipe(undisturbed: Path, tmp_path: Path) -> None:
+def test_only_what_changes_weights_tells_recipes_apart() -> None:
+    def fingerprint(*overrides: str, data: str = "reside_indoor") -> str:
+        return runs.run_of(compose("train", [f"data={data}", *overrides])).fingerprint
+
+    for same in (
+        "data.root=/elsewhere",
+        "data.cache=true",
+        "data.prepared=/p",
+        "callbacks.checkpoints.every_minutes=1",
+        "callbacks.grid=null",
+    ):
+        assert fingerprint(same) == fingerprint(), same
+    for other in ("callbacks=ema", "trainer.devices=2", "data.crop_size=16"):
+        assert fingerprint(other) != fingerprint(), other
+    assert fingerprint("data.root=/a", data="folder") != fingerprint("data.root=/b", data="folder")  # there it says which pictures
+
+
+def test_a_run_that_time_ended_is_not_finished(undisturbed: Path, tmp_path: Path) -> None:
+    tiny.train(tmp_path / "run", "trainer.max_epochs=3", "+trainer.max_time=00:00:00:00")
+    assert not json.loads((tmp_path / "run" / "run.json").read_text())["finished"]
+    assert json.loads((undisturbed / "run.json").read_text())["finished"]
+
+
+def test_auto_finds_the_newest_unfinished_run_of_the_same_recipe(
+    undisturbed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     root = tmp_path / "outputs" / "train"
     new = root / "x" / "2026-01-09_00-00-00"
     for i, (name, finished) in enumerate([("a", False), ("b", False), ("c", True)]):
@@ -147,6 +173,14 @@ def test_auto_finds_the_newest_unfinished_run_of_the_same_recipe(undisturbed: Pa
     assert runs.find_run(run, new).parent.name == "b"
     assert runs.find_run(run, tmp_path / "given") == tmp_path / "given"
     assert runs.find_run(runs.run_of(tiny.config(new, "trainer.max_epochs=4")), new) == new
+    # Nor does it take one in which somebody elsewhere may train, and says so.
+    lock = root / "b" / "2026-01-02_00-00-00" / "run.lock"
+    lock.write_text(json.dumps({"pid": 7, "host": "elsewhere", "start": "then", "since": "then"}))
+    assert runs.find_run(run, new, say=True).parent.name == "a"
+    said = capsys.readouterr().out
+    assert "process 7 on elsewhere" in said
+    assert str(lock) in said
+    lock.unlink()
     # Going on elsewhere takes away the folder that was made for this start.
     new.mkdir(parents=True)
     (new / "config.yaml").write_text("")

@@ -64,6 +64,7 @@ def _train(cfg: DictConfig, run: Run, run_dir: Path, checkpoint: Path | None, pl
     module = build_module(cfg)
     if cfg.init is not None:
         load_into(module.network, cfg.init)
+    module.before = {key: str(cfg[key]) for key in cfg.before or {}}
     data = made(cfg.data)
     if placement.ranks > 1 and len(data.val_dataloader()) < placement.ranks:
         raise UsageError(f"fewer validation pictures than the {placement.ranks} ranks: each must judge one. Lower trainer.devices.")
@@ -77,8 +78,15 @@ def _train(cfg: DictConfig, run: Run, run_dir: Path, checkpoint: Path | None, pl
     except SIGTERMException as end:  # Lightning's, before Checkpoints listens; it would leave as if the work were done
         raise SystemExit(128 + signal.SIGTERM) from end
     if trainer.is_global_zero:
-        Run(run.recipe, finished=True, figures=module.figures).write(run_dir)
+        Run(run.recipe, finished=_at_its_end(trainer), figures=module.figures).write(run_dir)
     return Outcome(figures=module.figures)
+
+
+def _at_its_end(trainer: pl.Trainer) -> bool:
+    """Whether all epochs or steps were taken: max_time and callbacks end a fit before."""
+    whole = trainer.fit_loop.epoch_loop.batch_progress.is_last_batch  # an epoch that was cut counts as one
+    epochs = whole and trainer.current_epoch >= (trainer.max_epochs or 0)
+    return epochs or 0 <= trainer.max_steps <= trainer.global_step
 
 
 def replayed(cfg: DictConfig, run_dir: Path) -> Outcome:
@@ -152,7 +160,7 @@ def build_trainer(cfg: DictConfig, run_dir: Path, placement: Placement) -> pl.Tr
 def _start(cfg: DictConfig, run: Run, run_dir: Path) -> tuple[Path, Path | None]:
     """The folder to train in and the checkpoint to go on from. Raises UsageError rather than overwrite a run."""
     if cfg.resume == "auto":
-        found = find_run(run, run_dir)
+        found = find_run(run, run_dir, say=_first())
         if found != run_dir and _first():
             _discard(run_dir)
         return found, sound_checkpoint(found)

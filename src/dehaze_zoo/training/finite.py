@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 from collections.abc import Iterator, Mapping
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 
 from dehaze_zoo.checkpoints.reading import read_object
 from dehaze_zoo.errors import UsageError
-from dehaze_zoo.files import written_aside
+from dehaze_zoo.files import quoted, written_aside
 
 if TYPE_CHECKING:
     from dehaze_zoo.training.module import DehazingModule
@@ -88,10 +89,17 @@ def dump(module: DehazingModule, batch: Mapping[str, Any], batch_idx: int) -> Pa
     return target
 
 
-def replay_command(file: Path) -> str:
-    """The command that looks at a dump again, for a shell: this run's own, less where it writes and what it resumes."""
-    own = [arg for arg in sys.argv[1:] if "=" in arg and not arg.startswith(("run_dir=", "resume=", "replay=", "init=", "launcher="))]
-    return shlex.join(["python", "-m", "dehaze_zoo.train", *own, f"replay={file}"])
+def replay_command(file: Path, before: Mapping[str, str]) -> str:
+    """The command that looks at a dump again, for a shell: this run's own, less where it writes and what it resumes.
+
+    ``before``: the files of the runs that this one did first (or was given), by key; they are not done again.
+    """
+    left_out = ("run_dir=", "resume=", "replay=", "init=", "launcher=", "launcher.", *(f"{key}=" for key in before))
+    own = [arg for arg in sys.argv[1:] if ("=" in arg or arg[:1] == "~") and not arg.lstrip("+").startswith(left_out)]
+    as_quoted = "DEHAZE_ZOO_QUOTED" in os.environ  # this run is a job of another's, whose words are Hydra's already
+    paths = {**before, "replay": str(file)}
+    words = [*own, *(f"{key}={quoted(path) if as_quoted else path}" for key, path in paths.items())]
+    return "DEHAZE_ZOO_QUOTED=1 " * as_quoted + shlex.join(["python", "-m", "dehaze_zoo.train", *words])
 
 
 def replay(module: DehazingModule, file: Path) -> str:
@@ -99,12 +107,14 @@ def replay(module: DehazingModule, file: Path) -> str:
     held = read_object(file)
     if not isinstance(held, dict) or not {"batch", "epoch", "batch_idx", "rank", "state_dict"} <= set(held):
         raise UsageError(f"replay={file}: is no dumped batch. They lie in run_dir/{FOLDER}/.")
+    module.setup("fit")
     try:
         module.load_state_dict(held["state_dict"])
     except RuntimeError as error:
         raise UsageError(f"replay={file}: the batch was dumped by another network. Repeat the settings of its run.") from error
     module.trainer.fit_loop.epoch_progress.current.completed = held["epoch"]
     module.to(module.trainer.strategy.root_device)
+    module.place()
     batch = {name: value.to(module.device) if isinstance(value, Tensor) else value for name, value in held["batch"].items()}
     module.set_norms(held["epoch"])
     module.draw_as(held["batch_idx"], held["rank"])

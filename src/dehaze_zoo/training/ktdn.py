@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dehaze_zoo.checkpoints.create import create_model
 from dehaze_zoo.errors import UsageError
@@ -43,10 +43,8 @@ class StudentModule(DehazingModule):
         # In a list: neither a submodule nor in the state dict.
         self._teacher = [create_model(teacher_name, teacher).requires_grad_(False)] if self.transferring else []
 
-    def on_fit_start(self) -> None:
-        super().on_fit_start()
-        for teacher in self._teacher:
-            teacher.to(self.device)
+    def companions(self) -> list[nn.Module]:
+        return [*super().companions(), *self._teacher]
 
     def losses_of(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
         if not self.transferring:

@@ -74,6 +74,8 @@ class DehazingModule(LightningModule):
         self.schedule, self.norm = schedule, norm
         self.loss_scale, self.seed, self.on_nan = loss_scale, seed, on_nan
         self.compiled = compiled
+        self.before: dict[str, str] = {}
+        """The files that runs before this one made for it, by key."""
         self._compiled: dict[str, Callable[..., Any]] = {}
         self.counts = {"skipped": 0, "scaling_steps": 0}
         """Of this run: steps left out by on_nan=skip, and by an fp16 scaler on its way to a fitting scale."""
@@ -178,7 +180,7 @@ class DehazingModule(LightningModule):
             self.draw_as(batch_idx, self.global_rank)
             offender = first_offender(self, batch)
             if not_finite:
-                message += f"\nFirst: {offender}.\nSee it again: {replay_command(dump(self, batch, batch_idx))}\n"
+                message += f"\nFirst: {offender}.\nSee it again: {replay_command(dump(self, batch, batch_idx), self.before)}\n"
                 message += "Look at these files, lower model.optimizer.lr, use trainer.precision=32-true, or on_nan=skip; then resume=auto."
         said = next(text for text in gathered(message) if text)
         if stop and self.global_rank > 0:
@@ -224,9 +226,17 @@ class DehazingModule(LightningModule):
     def setup(self, stage: str) -> None:
         self.network.to(memory_format=self.layout)  # type: ignore[call-overload]  # before DDP lays out its buckets
 
+    def companions(self) -> list[nn.Module]:
+        """What works beside the network and is no submodule: the losses, and in recipes frozen networks."""
+        return [term.loss for term in self.terms.values()]
+
+    def place(self) -> None:
+        """Moves ``companions`` to the module's device."""
+        for each in self.companions():
+            each.to(self.device)
+
     def on_fit_start(self) -> None:
-        for term in self.terms.values():
-            term.loss.to(self.device)
+        self.place()
         # The configured rates; a resumed optimiser brings those of its epoch in its parameter groups.
         self._configured = [[(o.defaults["lr"], o.defaults.get("weight_decay", 0.0)) for _ in o.param_groups] for o in self._optimizers()]
 

@@ -154,10 +154,8 @@ class RIDCPModule(AdversarialModule):
                 "Train one with model=ridcp_vqgan and give stage1=FILE (its best.ckpt); experiment=ridcp_small does both in turn."
             )
 
-    def on_fit_start(self) -> None:
-        super().on_fit_start()
-        for frozen in self._stage1:
-            frozen.to(self.device)
+    def companions(self) -> list[nn.Module]:
+        return [*super().companions(), *self._stage1]
 
     def losses_of(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
         _check_sides(batch["clear"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ from omegaconf import OmegaConf
 
 from dehaze_zoo.errors import UsageError
 from dehaze_zoo.files import written_aside
+from dehaze_zoo.lock import FILE as LOCK
 from dehaze_zoo.lock import owner
 from dehaze_zoo.made import leaves
 from dehaze_zoo.training.saving import FOLDER, sound_checkpoint
@@ -20,7 +22,11 @@ from dehaze_zoo.training.saving import FOLDER, sound_checkpoint
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-_NOT_THE_RECIPE = ("name", "run_dir", "resume", "logger", "data.num_workers", "plan", "verb", "launcher", "sweep", "replay")
+_NOT_THE_RECIPE = re.compile(
+    r"(name|run_dir|resume|logger|plan|verb|launcher|sweep|replay|after|callbacks\.(checkpoints|progress|grid))(\..*)?"
+    r"|data\.(sets\.[\w-]+\.)?(root|prepared|cache|num_workers)"
+)
+"""Keys that change no weight. Where a set lies is one, but for ``folder``, whose root is what says which pictures it holds."""
 _TIME = re.compile(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d")
 
 
@@ -43,18 +49,30 @@ class Run:
 
 
 def run_of(cfg: DictConfig) -> Run:
-    """The run that a config asks for."""
-    plain = OmegaConf.to_container(cfg, resolve=True)
-    recipe = {key: value for key, value in leaves(plain) if not any(key == k or key.startswith(f"{k}.") for k in _NOT_THE_RECIPE)}
-    return Run(json.loads(json.dumps(recipe)))
+    """The run that a config asks for. Files within its own folder (of the runs before it) are named from there, wherever that is."""
+    own = f"{cfg.run_dir}/"
+    settings = {
+        key: f"run_dir/{value[len(own) :]}" if isinstance(value, str) and value.startswith(own) else value
+        for key, value in leaves(OmegaConf.to_container(cfg, resolve=True))
+    }
+    return Run(json.loads(json.dumps(_recipe(settings))))
+
+
+def _recipe(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that weights follow from."""
+
+    def tells(key: str) -> bool:
+        return not _NOT_THE_RECIPE.fullmatch(key) or (key.endswith(".root") and settings.get(f"{key.removesuffix('root')}set") == "folder")
+
+    return {key: value for key, value in settings.items() if tells(key)}
 
 
 def read_run(run_dir: Path) -> Run | None:
     """The run in a folder, None where there is none that can be read."""
     try:
         stored = json.loads((run_dir / "run.json").read_text(encoding="utf-8"))
-        return Run(stored["recipe"], stored["finished"], stored["figures"])
-    except (OSError, ValueError, KeyError, TypeError):
+        return Run(_recipe(stored["recipe"]), stored["finished"], stored["figures"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 
 
@@ -72,12 +90,12 @@ def check_folder(cfg: DictConfig, run_dir: Path) -> None:
         raise UsageError(f"{run_dir} already holds a training. resume=auto goes on with it; or choose another run_dir.")
 
 
-def find_run(run: Run, run_dir: Path) -> Path:
+def find_run(run: Run, run_dir: Path, say: bool = False) -> Path:
     """The folder to go on in under resume=auto.
 
     ``run_dir`` when it was given or holds a run; where it is the default (outputs/<verb>/<name>/<time>), the newest folder under
-    outputs/<verb> with an unfinished run of the same fingerprint and a whole checkpoint, in which nobody trains.
-    Raises UsageError for a run of another recipe.
+    outputs/<verb> with an unfinished run of the same fingerprint and a whole checkpoint (its own, or of a run before it), in which nobody
+    trains. ``say``: prints which it passes over since somebody does. Raises UsageError for a run of another recipe.
     """
     there = read_run(run_dir)
     if there is not None:
@@ -90,8 +108,19 @@ def find_run(run: Run, run_dir: Path) -> Path:
     folders = sorted(run_dir.parents[1].glob("*/*/run.json"), key=lambda path: path.stat().st_mtime, reverse=True)
     for folder in (path.parent for path in folders):
         other = read_run(folder)
-        if other and not other.finished and other.fingerprint == run.fingerprint and sound_checkpoint(folder) and not owner(folder):
+        parts = [folder, *(path.parent for path in sorted(folder.glob(f"*/{FOLDER}")))]
+        if other is None or other.finished or other.fingerprint != run.fingerprint or not any(map(sound_checkpoint, parts)):
+            continue
+        found = [(part, holder) for part in parts if (holder := owner(part)) is not None]
+        if not found:
             return folder
+        part, holder = found[0]
+        if say:
+            print(
+                f"passed over: {folder}, in which process {holder['pid']} on {holder['host']} trains since {holder['since']}. "
+                f"If there is no such process any more, delete {part / LOCK}.",
+                flush=True,
+            )
     return run_dir
 
 
