@@ -3,7 +3,8 @@
     python benchmarks/fault_drill.py            # half an hour on two cores
     KILLS=5 python benchmarks/fault_drill.py
 
-A kill hits anywhere: while modules are imported, data is drawn, checkpoints are written. SIGKILL and, every third time, SIGTERM.
+A kill hits anywhere: while modules are imported, data is drawn, checkpoints are written. KILLS are SIGKILLs that hit a living
+process; every third signal is a SIGTERM, in addition.
 """
 
 from __future__ import annotations
@@ -45,25 +46,34 @@ def main(kills: int) -> int:
             return 1
         length = time.monotonic() - began
         chance = random.Random(0)
-        hits = finished = 0
+        hits = {signal.SIGKILL: 0, signal.SIGTERM: 0}
+        finished = 0
         # A new run whenever one got through, so that every kill finds something to hit.
-        for i in range(kills):
+        while hits[signal.SIGKILL] < kills:
             process = start(killed)
+            number = signal.SIGTERM if sum(hits.values()) % 3 == 2 else signal.SIGKILL
+            sent = False
             try:
                 process.wait(length * chance.uniform(0.1, 0.6))
             except subprocess.TimeoutExpired:
-                process.send_signal(signal.SIGTERM if i % 3 == 2 else signal.SIGKILL)
-                hits += 1
-            if process.wait() == 0:
+                process.send_signal(number)
+                sent = True
+            code = process.wait()
+            hits[number] += sent and (number == signal.SIGTERM or code == -signal.SIGKILL)  # it may have ended before the signal came
+            if code and not sent:
+                print(f"exit code {code} without a signal")
+                return 1
+            if code == 0:
                 finished += 1
                 if not same(whole, killed):
-                    print(f"kill {i}: a finished run's weights differ")
+                    print(f"after {hits[signal.SIGKILL]} kills: a finished run's weights differ")
                     return 1
                 killed = Path(folder, f"killed{finished}")
         if start(killed).wait():
             return 1
         agree = same(whole, killed)
-        print(f"{hits} kills hit, {finished + 1} runs came to their end; weights {'equal' if agree else 'DIFFER'}")
+        said = ", ".join(f"{count} {number.name}" for number, count in hits.items())
+        print(f"{said}; {finished + 1} runs came to their end; weights {'equal' if agree else 'DIFFER'}")
         return int(not agree)
 
 
