@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import urllib.error
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ from dehaze_zoo.losses import (
 )
 from dehaze_zoo.losses.base import ImageLoss
 from dehaze_zoo.metrics.functional import ssim
+from dehaze_zoo.networks.registry import build_model, list_models
 from support import ROOT, shared_dir
 
 YAMLS = sorted((ROOT / "configs" / "loss").glob("*.yaml"))
@@ -136,6 +138,42 @@ def test_any_size(path: Path, backbone: Path, size: tuple[int, int]) -> None:
             built(path, backbone)(prediction, target)
     else:
         assert built(path, backbone)(prediction, target).isfinite()
+
+
+# --------------------------------------------------------------------------------------------------------- with every network
+
+SMALL = {
+    "gunet": {"width": 8, "depth": 1},
+    "mprnet": {"width": 8, "unet_step": 4, "orsnet_step": 4},
+    "ridcp": {"width": 32, "codebook_size": 32},
+}
+"""Designs by family, where the published one is slow; a new network is taken as it is."""
+
+
+@cache
+def restored(name: str) -> tuple[Any, Tensor, Tensor]:
+    """A network, a hazy picture and what it makes of it; in eval mode, where batch norms take a single one."""
+    torch.manual_seed(0)
+    net = build_model(name, **SMALL.get(name.split("_")[0], {})).eval()
+    hazy = pair(1, 3, 32, 32)[0].requires_grad_()
+    return net, hazy, net(hazy)
+
+
+@pytest.mark.parametrize("name", list_models())
+@every_loss
+def test_every_loss_with_every_network(path: Path, backbone: Path, name: str) -> None:
+    """Something learns: the network where it can, else (identity, dcp) its picture would. Knowledge is transferred between features."""
+    net, hazy, prediction = restored(name)
+    clear = pair(1, 3, 32, 32)[1]
+    if path.stem == "knowledge_transfer" and hasattr(net, "features"):
+        prediction, clear = net.features(hazy), net.features(clear).detach()
+    value = built(path, backbone)(prediction, clear)
+    assert value.shape == ()
+    assert value.isfinite()
+    learning: list[Tensor] = [p for p in net.parameters() if p.requires_grad] or [hazy]
+    grads = [grad for grad in torch.autograd.grad(value, learning, retain_graph=True, allow_unused=True) if grad is not None]
+    assert all(grad.isfinite().all() for grad in grads)
+    assert any(grad.any() for grad in grads)
 
 
 # --------------------------------------------------------------------------------------------------------------------- formulas
