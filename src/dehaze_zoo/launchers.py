@@ -49,6 +49,8 @@ class Running(Protocol):
 
 class Launcher(Protocol):
     parallel: int
+    requeues: bool
+    """Whether it starts a job's command again by itself, which must then go on where it was."""
 
     def start(self, job: Job) -> Running: ...
 
@@ -87,6 +89,8 @@ class _Process:
 class Local:
     """Processes on this machine, ``parallel`` at a time."""
 
+    requeues = False
+
     def __init__(self, parallel: int = 1) -> None:
         self.parallel = parallel
 
@@ -96,6 +100,8 @@ class Local:
 
 class Joblib:
     """As many at a time as joblib counts for ``n_jobs`` (-1: all cores that this process may use, in a container too)."""
+
+    requeues = False
 
     def __init__(self, n_jobs: int = -1) -> None:
         joblib = needed("joblib", "joblib", "launcher=joblib")
@@ -124,17 +130,27 @@ class _Future:
 
 
 class Ray:
-    """Tasks on a Ray cluster (``address``; null: one of this machine's own), each with so many CPUs and GPUs."""
+    """Tasks on a Ray cluster (``address``; null: one of this machine's own), each with so many CPUs and GPUs, ``parallel`` handed to it."""
 
-    parallel = 10**6  # Ray queues
+    requeues = False
 
-    def __init__(self, address: str | None = None, cpus: float = 1, gpus: float = 0) -> None:
-        self.ray = needed("ray", "ray", "launcher=ray")
+    def __init__(self, address: str | None = None, cpus: float = 1, gpus: float = 0, parallel: int = 16) -> None:
+        self.ray, self.parallel = needed("ray", "ray", "launcher=ray"), parallel
         self.ray.init(address=address, ignore_reinit_error=True, log_to_driver=True)
-        self.task = self.ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=0)(Job.run)
+        self.task = self.ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=0)(_cancellable)
 
     def start(self, job: Job) -> Running:
         return _Task(self.ray, self.task.remote(job))
+
+
+def _cancellable(job: Job) -> int:
+    """Runs a job to its end; a cancelled task is interrupted, and its job saves and leaves."""
+    process = _Process(job)
+    try:
+        return process.wait()
+    except KeyboardInterrupt:
+        process.stop()
+        return process.wait()
 
 
 class _Task:
@@ -143,7 +159,14 @@ class _Task:
 
     def poll(self) -> int | None:
         done, _ = self.ray.wait([self.reference], timeout=0)
-        return int(self.ray.get(self.reference)) if done else None
+        if not done:
+            return None
+        try:
+            return int(self.ray.get(self.reference))
+        except self.ray.exceptions.TaskCancelledError:
+            return 128 + signal.SIGTERM
+        except self.ray.exceptions.RayError:  # its worker or node died
+            return 1
 
     def stop(self) -> None:
         self.ray.cancel(self.reference)
@@ -154,9 +177,10 @@ class Slurm:
 
     ``cluster``: slurm, or submitit's local (processes here) and debug. ``options``: further options of sbatch. Where there is no sbatch,
     or with ``submit=False``, nothing is submitted: run_dir/launch.sbatch is written, ready for a machine that has it.
+    Of a sweep ``parallel`` jobs are in its queue at a time.
     """
 
-    parallel = 10**6  # SLURM queues
+    requeues = True
 
     def __init__(
         self,
@@ -170,18 +194,21 @@ class Slurm:
         options: Mapping[str, Any] | None = None,
         submit: bool = True,
         cluster: str = "slurm",
+        parallel: int = 16,
     ) -> None:
         if not isinstance(devices, int):
             raise UsageError(f"launcher=slurm needs a number: trainer.devices=4 (GPUs on each node), not {devices}.")
         self.nodes, self.devices, self.gpus, self.cpus, self.memory = nodes, devices, gpus, cpus_per_task, memory_gb
         self.minutes, self.partition, self.options, self.cluster = minutes, partition, dict(options or {}), cluster
+        self.parallel = parallel
         self.submit = submit and (cluster != "slurm" or shutil.which("sbatch") is not None)
 
     def start(self, job: Job) -> Running:
         if not self.submit:
             raise UsageError("there is no sbatch here, which a sweep with launcher=slurm needs. Start it on the cluster's login node.")
         submitit = needed("submitit", "slurm", "launcher=slurm")
-        executor = submitit.AutoExecutor(folder=str(job.folder / "slurm"), cluster=self.cluster)
+        # A training may take any number of time limits; submitit would give up after three.
+        executor = submitit.AutoExecutor(folder=str(job.folder / "slurm"), cluster=self.cluster, slurm_max_num_timeout=10**6)
         own: dict[str, Any] = {"slurm_gpus_per_node": self.devices} if self.gpus else {}
         own |= {"slurm_partition": self.partition} if self.partition else {}
         own |= {"slurm_additional_parameters": self.options} if self.options else {}
@@ -254,7 +281,7 @@ class _Submitted:
     def poll(self) -> int | None:
         if not self.job.done():
             return None
-        return int(self.job.result()) if self.job.exception() is None else 1
+        return next((int(code) for code in self.job.results() if code), 0) if self.job.exception() is None else 1
 
     def stop(self) -> None:
         self.job.cancel()

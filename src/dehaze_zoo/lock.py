@@ -24,10 +24,7 @@ FILE = "run.lock"
 @contextmanager
 def held(run_dir: Path) -> Iterator[None]:
     """Keeps other trainings out of ``run_dir`` for as long as it lasts. Raises UsageError where a living one has it."""
-    file, me = (
-        run_dir / FILE,
-        {**_process(os.getpid()), "job": os.environ.get("SLURM_JOB_ID"), "since": f"{datetime.now():%Y-%m-%d %H:%M:%S}"},
-    )
+    file, me = run_dir / FILE, this_process()
     with alone(run_dir):  # two that find a dead owner must not both take over
         other = owner(run_dir)
         if other is not None and other["pid"] != os.getpid():
@@ -46,16 +43,25 @@ def held(run_dir: Path) -> Iterator[None]:
 
 
 def owner(run_dir: Path) -> dict[str, Any] | None:
-    """The living process that trains in a folder; None where there is none. On another host it counts as living, but for its own job."""
+    """The living process that trains in a folder; None where there is none."""
     try:
         other: dict[str, Any] = json.loads((run_dir / FILE).read_text(encoding="utf-8"))
-        there = {key: other[key] for key in ("pid", "host", "start")}
+        return other if living(other) else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
+
+
+def this_process() -> dict[str, Any]:
+    """What others can tell this process by."""
+    return {**_process(os.getpid()), "job": os.environ.get("SLURM_JOB_ID"), "since": f"{datetime.now():%Y-%m-%d %H:%M:%S}"}
+
+
+def living(other: dict[str, Any]) -> bool:
+    """Whether a process, as ``this_process`` named it, is there still. On another host it counts as living, but for its own job."""
+    there = {key: other[key] for key in ("pid", "host", "start")}
     if there["host"] != socket.gethostname():
-        requeued = other.get("job") is not None and other["job"] == os.environ.get("SLURM_JOB_ID")
-        return None if requeued else other
-    return other if there == _process(there["pid"]) else None
+        return other.get("job") is None or other["job"] != os.environ.get("SLURM_JOB_ID")
+    return there == _process(there["pid"])
 
 
 def _process(pid: int) -> dict[str, Any]:

@@ -19,8 +19,9 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob, Override
 
 from dehaze_zoo.errors import UsageError
-from dehaze_zoo.files import written_aside
+from dehaze_zoo.files import quoted, written_aside
 from dehaze_zoo.launchers import Job, Launcher, Running, command, needed
+from dehaze_zoo.lock import living, owner, this_process
 from dehaze_zoo.made import made
 
 POLL = 0.2  # seconds
@@ -54,10 +55,8 @@ class Sweep:
     def job(self, chosen: dict[str, str], folder: Path, resume: bool = False) -> Job:
         """A run with these values in ``folder``; ``resume``: whatever the command line says, it goes on where it was."""
         shared = [text for text in self.shared if not (resume and text.startswith("resume="))] + (["resume=auto"] if resume else [])
-        run_dir = "run_dir='" + str(folder).replace("\\", "\\\\").replace("'", "\\'") + "'"
-        return Job(
-            command(self.verb, [*shared, *(f"{key}={value}" for key, value in chosen.items()), *self.search, run_dir]), folder, chosen
-        )
+        words = [*shared, *(f"{key}={value}" for key, value in chosen.items()), *self.search, f"run_dir={quoted(str(folder))}"]
+        return Job(command(self.verb, words), folder, chosen)
 
 
 def run_all(
@@ -165,12 +164,15 @@ class Grid:
     def run(self, sweep: Sweep, run_dir: Path, launcher: Launcher, seed: int) -> int:
         """Exit code 1 where a job failed."""
         table, codes = Table(run_dir), []
+        told = any(text.startswith("resume=") for text in sweep.shared)  # as the user says
+        resume = sweep.verb == "train" and launcher.requeues and not told
 
         def done(job: Job, code: int) -> None:
             codes.append(code)
             table.add(job, code)
 
-        run_all((sweep.job(chosen, run_dir / str(i)) for i, chosen in enumerate(sweep.combinations())), launcher, done=done)
+        jobs = (sweep.job(chosen, run_dir / str(i), resume) for i, chosen in enumerate(sweep.combinations()))
+        run_all(jobs, launcher, done=done)
         table.show()
         return int(any(codes))
 
@@ -179,8 +181,9 @@ class OptunaSearch:
     """A search by optuna: each trial is a job, ``trials`` in all.
 
     ``storage``: a journal on disk (null: run_dir/optuna.journal). A sweep started again with it, or on another machine that sees the
-    disk, goes on: what was running when it was killed is resumed, where nobody runs it. ``metric``: a column of the jobs' metrics.csv; its
-    last value counts, and those on the way are what ``pruner`` stops a trial by (null: none is stopped).
+    disk, goes on: what was running when a search on this machine was killed is resumed in its folder; other searches keep theirs.
+    ``metric``: a column of the jobs' metrics.csv; its last value counts, and those on the way are what ``pruner`` stops a trial by (null:
+    none is stopped).
     """
 
     def __init__(
@@ -218,22 +221,33 @@ class OptunaSearch:
         table, seen, running = Table(run_dir), dict[Path, int](), dict[Path, Any]()
 
         def jobs() -> Iterator[Job]:
-            for trial in study.get_trials(states=(optuna.trial.TrialState.RUNNING,)):
-                if not _alive(run_dir / str(trial.number)):
-                    running[run_dir / str(trial.number)] = optuna.trial.Trial(study, trial._trial_id)
-                    yield sweep.job(dict(trial.user_attrs["chosen"]), run_dir / str(trial.number), resume=True)
+            for left in study.get_trials(states=(optuna.trial.TrialState.RUNNING,)):
+                folder, by = _folder(left, run_dir), left.user_attrs.get("by")
+                if (by is not None and living(by)) or owner(folder) is not None:
+                    continue
+                if "chosen" in left.user_attrs:
+                    running[folder] = trial = optuna.trial.Trial(study, left._trial_id)
+                    trial.set_user_attr("by", this_process())
+                    yield sweep.job(dict(left.user_attrs["chosen"]), folder, resume=True)
+                elif by is not None or not self.storage:  # killed while it was asked for (or another machine is about to say who asks)
+                    study.tell(left.number, state=optuna.trial.TrialState.FAIL, skip_if_finished=True)
             while len(study.get_trials(deepcopy=False)) < self.trials:
                 trial = study.ask(space)
                 chosen = {key: repr(value) if isinstance(value, float) else str(value) for key, value in trial.params.items()}
-                trial.set_user_attr("chosen", chosen)
-                running[run_dir / str(trial.number)] = trial
-                yield sweep.job(chosen, run_dir / str(trial.number), resume=True)
+                folder = run_dir / str(trial.number)
+                for key, value in {"by": this_process(), "folder": str(folder), "chosen": chosen}.items():
+                    trial.set_user_attr(key, value)
+                running[folder] = trial
+                yield sweep.job(chosen, folder, resume=True)
 
         def hopeless(job: Job) -> bool:
             trial, reported = running[job.folder], seen.get(job.folder, -1)
             for epoch, value in _column(job.folder / "metrics.csv", self.metric):
                 if epoch > reported:
-                    trial.report(value, epoch)
+                    try:
+                        trial.report(value, epoch)
+                    except optuna.exceptions.UpdateFinishedTrialError:  # another search told its end
+                        return False
                     seen[job.folder] = epoch
                     if trial.should_prune():
                         trial.set_user_attr("pruned", True)
@@ -245,11 +259,10 @@ class OptunaSearch:
             hopeful = not trial.user_attrs.get("pruned")
             values = _column(job.folder / "metrics.csv", self.metric)
             if code == 0 and values:
-                study.tell(trial, values[-1][1])
-            elif not hopeful:
-                study.tell(trial, state=optuna.trial.TrialState.PRUNED)
+                study.tell(trial, values[-1][1], skip_if_finished=True)
             else:
-                study.tell(trial, state=optuna.trial.TrialState.FAIL)
+                state = optuna.trial.TrialState.FAIL if hopeful else optuna.trial.TrialState.PRUNED
+                study.tell(trial, state=state, skip_if_finished=True)
             self._tabulate(study, sweep, run_dir, table)
 
         run_all(jobs(), launcher, hopeless, done)
@@ -265,7 +278,7 @@ class OptunaSearch:
     def _tabulate(self, study: Any, sweep: Sweep, run_dir: Path, table: Table) -> None:
         for trial in study.get_trials(deepcopy=False):
             if trial.state.is_finished() and table.rows.get(trial.number, {}).get("exit") is None:
-                table.add(sweep.job(trial.user_attrs.get("chosen", {}), run_dir / str(trial.number)), trial.state.name.lower())
+                table.add(sweep.job(trial.user_attrs.get("chosen", {}), _folder(trial, run_dir)), trial.state.name.lower())
 
     def _distribution(self, sweep: Sweep, override: Override) -> Any:
         """Choices, ranges and intervals of Hydra's own syntax; tag(log, interval(a,b)) is drawn on a logarithmic scale."""
@@ -283,10 +296,9 @@ class OptunaSearch:
         return distributions.CategoricalDistribution(sweep._values(override))
 
 
-def _alive(folder: Path) -> bool:
-    from dehaze_zoo.lock import owner
-
-    return owner(folder) is not None
+def _folder(trial: Any, run_dir: Path) -> Path:
+    """Where a trial runs, also one that a search with another run_dir asked for."""
+    return Path(trial.user_attrs.get("folder", run_dir / str(trial.number)))
 
 
 def _column(path: Path, name: str) -> list[tuple[int, float]]:

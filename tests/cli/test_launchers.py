@@ -11,13 +11,14 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import tiny
 from dehaze_zoo import cli
 from dehaze_zoo.errors import UsageError
-from dehaze_zoo.launchers import Job, Resumable, Slurm
+from dehaze_zoo.launchers import Job, Resumable, Slurm, _cancellable, _Task
 from dehaze_zoo.train import job
 
 ENV = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -79,15 +80,54 @@ def test_without_slurm_a_script_is_left_for_it(tmp_path: Path, capsys: pytest.Ca
 
 def test_submitit_runs_it_and_its_exit_code_comes_back(tmp_path: Path) -> None:
     pytest.importorskip("submitit")
-    launcher = Slurm(gpus=False, cpus_per_task=1, memory_gb=1, cluster="local")
     codes = []
-    for code in (0, 3):
-        running = launcher.start(Job([sys.executable, "-c", f"import sys; sys.exit({code})"], tmp_path / str(code)))
+    for tasks, code in ((1, 0), (1, 3), (2, 3)):
+        launcher = Slurm(devices=tasks, gpus=False, cpus_per_task=1, memory_gb=1, cluster="local")
+        running = launcher.start(Job([sys.executable, "-c", f"import sys; sys.exit({code})"], tmp_path / f"{tasks}_{code}"))
         deadline = time.monotonic() + 60
         while (found := running.poll()) is None and time.monotonic() < deadline:
             time.sleep(0.1)
         codes.append(found)
-    assert codes == [0, 3]
+    assert codes == [0, 3, 3]
+
+
+def test_time_limits_do_not_end_a_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    submitit = pytest.importorskip("submitit")
+    monkeypatch.setattr(submitit, "AutoExecutor", lambda **told: pytest.fail(str(told["slurm_max_num_timeout"])))
+    with pytest.raises(pytest.fail.Exception, match="1000000"):
+        Slurm(cluster="local").start(Job([], tmp_path))
+
+
+def test_rays_failures_are_exit_codes() -> None:
+    ray = pytest.importorskip("ray")
+    codes = []
+    for error in (ray.exceptions.TaskCancelledError(), ray.exceptions.WorkerCrashedError()):
+
+        class Stub:
+            exceptions = ray.exceptions
+
+            def wait(self, references: list[Any], timeout: float) -> Any:
+                return references, []
+
+            def get(self, reference: BaseException) -> Any:
+                raise reference
+
+        codes.append(_Task(Stub(), error).poll())
+    assert codes == [143, 1]
+
+
+def test_an_interrupted_task_lets_its_job_save(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    leaves = "import signal, sys, time; signal.signal(signal.SIGTERM, lambda *_: sys.exit(143)); open(sys.argv[1], 'w'); time.sleep(60)"
+    sleep = time.sleep
+
+    def interrupted(seconds: float) -> None:
+        sleep(seconds)
+        if (tmp_path / "ready").exists():
+            monkeypatch.setattr(time, "sleep", sleep)
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(time, "sleep", interrupted)
+    assert _cancellable(Job([sys.executable, "-c", leaves, str(tmp_path / "ready")], tmp_path)) == 143
 
 
 def test_a_run_within_a_run_is_told_to_leave_and_its_code_comes_back(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 import tiny
-from dehaze_zoo import launchers, sweeping
+from dehaze_zoo import launchers, lock, sweeping
 from dehaze_zoo.errors import UsageError
 from dehaze_zoo.launchers import Job, Local
 
@@ -53,6 +53,18 @@ class Fake:
 
     def jobs(self, folder: Path, count: int) -> list[Job]:
         return [Job([sys.executable, "-c", self.code, str(folder / str(i))], folder / str(i), {"seed": str(i)}) for i in range(count)]
+
+
+@pytest.mark.parametrize(("requeues", "words", "resumes"), [(True, [], True), (False, [], False), (True, ["resume=null"], False)])
+def test_a_grids_jobs_go_on_where_their_launcher_queues_them_again(
+    requeues: bool, words: list[str], resumes: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs: list[Job] = []
+    monkeypatch.setattr(sweeping, "run_all", lambda given, launcher, done: jobs.extend(given))
+    launcher = Local()
+    launcher.requeues = requeues
+    sweeping.Grid().run(sweep_of("seed=0,1", *words), tmp_path, launcher, 0)
+    assert [("resume=auto" in job.words) for job in jobs] == [resumes] * 2
 
 
 WRITES = """
@@ -161,6 +173,60 @@ def test_a_search_of_20_trials_that_is_killed_goes_on(searcher: list[str], tmp_p
     assert any(started == "xx" for started in starts.values())  # those that were running are gone on with
     best = max(rows, key=lambda row: float(row["psnr"]))
     assert f"best: job {best['job']}" in done.stdout
+
+
+def search_of(run_dir: Path, trials: int, monkeypatch: pytest.MonkeyPatch, **told: Any) -> tuple[int, list[Path]]:
+    """A search whose jobs are done at once; its exit code, and the folders that it ran in."""
+    ran: list[Path] = []
+
+    def run_all(jobs: Any, launcher: Any, begun: Any, done: Any) -> None:
+        for job in jobs:
+            job.folder.mkdir(parents=True, exist_ok=True)
+            (job.folder / "metrics.csv").write_text("epoch,val/psnr\n0,20.0\n")
+            ran.append(job.folder)
+            begun(job)
+            done(job, 0)
+
+    monkeypatch.setattr(sweeping, "run_all", run_all)
+    search = sweeping.OptunaSearch(trials=trials, **told)
+    return search.run(sweep_of("lr=interval(0.0,1.0)"), run_dir, Local(), 0), ran
+
+
+def test_searches_that_share_a_study_leave_each_other_theirs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    optuna = pytest.importorskip("optuna")
+    shared = str(tmp_path / "journal")
+    storage = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(shared))
+    study = optuna.create_study(storage=storage, study_name="dehaze_zoo", direction="maximize")
+    dead = {**lock.this_process(), "start": "before"}
+    for by in ({**dead, "host": "elsewhere"}, lock.this_process(), dead):
+        trial = study.ask({"lr": optuna.distributions.FloatDistribution(0, 1)})
+        for key, value in {"by": by, "folder": str(tmp_path / "a" / str(trial.number)), "chosen": {"lr": "0.5"}}.items():
+            trial.set_user_attr(key, value)
+    code, ran = search_of(tmp_path / "b", 4, monkeypatch, storage=shared)
+    assert (code, ran) == (0, [tmp_path / "a" / "2", tmp_path / "b" / "3"])
+    assert [trial.state.name for trial in study.get_trials()] == ["RUNNING", "RUNNING", "COMPLETE", "COMPLETE"]
+
+
+def test_a_result_that_another_search_told_already_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    optuna = pytest.importorskip("optuna")
+    column = sweeping._column
+
+    def told(path: Path, name: str) -> list[tuple[int, float]]:
+        storage = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(tmp_path / "optuna.journal")))
+        optuna.load_study(storage=storage, study_name="dehaze_zoo").tell(0, 7.0, skip_if_finished=True)
+        return column(path, name)
+
+    monkeypatch.setattr(sweeping, "_column", told)
+    assert search_of(tmp_path, 1, monkeypatch)[0] == 0
+
+
+def test_a_trial_that_was_killed_while_asked_for_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    optuna = pytest.importorskip("optuna")
+    storage = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(tmp_path / "optuna.journal")))
+    optuna.create_study(storage=storage, study_name="dehaze_zoo", direction="maximize").ask()
+    code, ran = search_of(tmp_path, 2, monkeypatch)
+    assert (code, ran) == (1, [tmp_path / "1"])
+    assert [row["exit"] for row in table(tmp_path)] == ["fail", "complete"]
 
 
 def test_a_hopeless_trial_is_stopped_on_the_way(searcher: list[str], tmp_path: Path) -> None:
