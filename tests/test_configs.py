@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from hydra.utils import get_object, instantiate
 from omegaconf import OmegaConf
 from torch import nn
@@ -86,5 +87,7 @@ def test_a_recipe_builds_its_module(name: str, monkeypatch: pytest.MonkeyPatch) 
     if "optimizer" not in cfg.model:
         return  # nothing to train; composed above
     monkeypatch.setattr("dehaze_zoo.training.build.build_model", lambda name, **overrides: nn.Conv2d(3, 3, 1))
+    cfg.model.channels_last = True  # a key of every recipe
     module = build_module(cfg)
     assert module.configure_optimizers()
+    assert module.layout is torch.channels_last
