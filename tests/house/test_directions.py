@@ -18,7 +18,7 @@ STANDS_ON = {
     "lock": {"errors", "files"},
     "networks": {"errors"},
     "metrics": {"errors"},
-    "data": {"errors", "files"},
+    "data": {"errors", "files", "lock"},
     "losses": {"errors", "metrics"},
     "checkpoints": {"errors", "files", "networks"},
     "training": {"errors", "outcome", "files", "made", "lock", "networks", "metrics", "data", "losses", "checkpoints"},
