@@ -135,21 +135,14 @@ def test_a_kill_after_the_last_epoch_costs_nothing(undisturbed: Path, tmp_path: 
     assert tiny.same(tiny.state(copy), tiny.state(undisturbed))
 
 
-def test_only_what_changes_weights_tells_recipes_apart() -> None:
-    def fingerprint(*overrides: str, data: str = "reside_indoor") -> str:
-        return runs.run_of(compose("train", [f"data={data}", *overrides])).fingerprint
+def test_what_tells_recipes_apart() -> None:
+    def fingerprint(*overrides: str) -> str:
+        return runs.run_of(compose("train", ["data=reside_indoor", *overrides])).fingerprint
 
-    for same in (
-        "data.root=/elsewhere",
-        "data.cache=true",
-        "data.prepared=/p",
-        "callbacks.checkpoints.every_minutes=1",
-        "callbacks.grid=null",
-    ):
+    for same in ("name=other", "run_dir=/elsewhere", "resume=auto", "logger=tensorboard", "data.num_workers=3"):
         assert fingerprint(same) == fingerprint(), same
-    for other in ("callbacks=ema", "trainer.devices=2", "data.crop_size=16"):
+    for other in ("callbacks=ema", "trainer.devices=2", "data.crop_size=16", "data.root=/elsewhere"):
         assert fingerprint(other) != fingerprint(), other
-    assert fingerprint("data.root=/a", data="folder") != fingerprint("data.root=/b", data="folder")  # there it says which pictures
 
 
 def test_a_run_that_time_ended_is_not_finished(undisturbed: Path, tmp_path: Path) -> None:

@@ -23,16 +23,14 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 _NOT_THE_RECIPE = re.compile(
-    r"(name|run_dir|resume|logger|plan|verb|launcher|sweep|replay|after|callbacks\.(checkpoints|progress|grid))(\..*)?"
-    r"|data\.(sets\.[\w-]+\.)?(root|prepared|cache|num_workers)"
+    r"(name|run_dir|resume|logger|plan|verb|launcher|sweep|replay|after)(\..*)?|data\.(sets\.[\w-]+\.)?num_workers"
 )
-"""Keys that change no weight. Where a set lies is one, but for ``folder``, whose root is what says which pictures it holds."""
 _TIME = re.compile(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d")
 
 
 @dataclass
 class Run:
-    """A training and how far it is. ``recipe``: its settings by dotted key, less those that change no weight."""
+    """A training and how far it is. ``recipe``: its settings by dotted key, less those of _NOT_THE_RECIPE."""
 
     recipe: dict[str, Any]
     finished: bool = False
@@ -59,12 +57,8 @@ def run_of(cfg: DictConfig) -> Run:
 
 
 def _recipe(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings that weights follow from."""
-
-    def tells(key: str) -> bool:
-        return not _NOT_THE_RECIPE.fullmatch(key) or (key.endswith(".root") and settings.get(f"{key.removesuffix('root')}set") == "folder")
-
-    return {key: value for key, value in settings.items() if tells(key)}
+    """The settings that tell runs apart."""
+    return {key: value for key, value in settings.items() if not _NOT_THE_RECIPE.fullmatch(key)}
 
 
 def read_run(run_dir: Path) -> Run | None:
