@@ -23,6 +23,7 @@ def scores_of(
 
 
 SCENE_OF = {f"{i // HAZES}_{i % HAZES}": str(i // HAZES) for i in range(SCENES * HAZES)}
+FEW = set("01234")
 
 
 def test_intervals_cover_the_true_mean_as_often_as_they_say_because_scenes_are_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -86,14 +87,30 @@ def test_identical_methods_tie() -> None:
     assert ranks({"a": 25, "b": 25, "c": 20}, found) == {"a": 1, "b": 1, "c": 3}
 
 
-def test_nothing_is_found_where_nothing_is(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("few", [False, True])
+def test_nothing_is_found_where_nothing_is(few: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(statistics, "RESAMPLES", 2)  # the intervals are not the question here
     rng = np.random.default_rng(5)
     false = 0
     for _ in range(100):
         effect = rng.normal(0, 3, SCENES)
-        false += any(c.differ for c in compare({name: scores_of(rng, 0.0, effect) for name in "abcd"}, SCENE_OF))
+        methods = {name: scores_of(rng, 0.0, effect) for name in "abcd"}
+        if few:  # five scenes: Wilcoxon's test could never find anything
+            methods = {
+                name: {image: value for image, value in scores.items() if SCENE_OF[image] in FEW} for name, scores in methods.items()
+            }
+        found = compare(methods, SCENE_OF)
+        assert {c.test for c in found} == {"t" if few else "wilcoxon"}
+        false += any(c.differ for c in found)
     assert false <= 12  # of 100, at a level of 5 % for all six pairs of a table together
+
+
+def test_methods_far_apart_do_not_share_a_rank_for_want_of_scenes() -> None:
+    rng = np.random.default_rng(6)
+    scores = {image: value for image, value in scores_of(rng).items() if SCENE_OF[image] in FEW}
+    methods = {name: {image: value - i + rng.normal(0, 0.3) for image, value in scores.items()} for i, name in enumerate("abcde")}
+    placed = ranks({name: -i for i, name in enumerate(methods)}, compare(methods, SCENE_OF))
+    assert placed == {"a": 1, "b": 2, "c": 3, "d": 4, "e": 5}
 
 
 def test_only_common_images_are_compared() -> None:

@@ -107,7 +107,7 @@ def _add_table(
         {
             "data": judged.label, "protocol": protocol, "metric": metrics[0], "a": c.a, "b": c.b, "images": c.images, "scenes": c.scenes,
             "difference": c.difference.mean, "low": c.difference.low, "high": c.difference.high, "p": c.p, "p_holm": c.p_holm,
-            "differ": c.differ,
+            "differ": c.differ, "test": c.test,
         }
         for c in comparisons
     ]  # fmt: skip

@@ -77,7 +77,8 @@ def make_report(entity: str, project: str, online: bool) -> Any:
         description="Made by python -m dehaze_zoo.dashboard.",
         blocks=[
             wr.P(text="Means over images with 95 % bootstrap intervals, whole scenes drawn. Methods share a rank unless a Holm-corrected"
-                 " Wilcoxon test over scenes (5 %) tells them apart. Every figure holds for the protocol and the images it stands beside."),
+                 " Wilcoxon test over scenes (5 %; a t-test over few) tells them apart."
+                 " Every figure holds for the protocol and the images it stands beside."),
             wr.H1(text="Leaderboard"),
             wr.PanelGrid(runsets=[runs], panels=[_whole(wr.WeavePanelSummaryTable(table_name="leaderboard"))]),
             wr.H1(text="Paired differences"),

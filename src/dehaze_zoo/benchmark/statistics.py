@@ -38,7 +38,9 @@ class Comparison:
     scenes: int
     difference: Estimate
     p: float
-    """Wilcoxon's signed-rank test of the scenes' mean differences, two-sided."""
+    """Two-sided, of the scenes' mean differences, by ``test``."""
+    test: str
+    """wilcoxon: the signed-rank test. t: the paired t-test, where so few scenes could not pass the other, corrected, whatever they show."""
     p_holm: float = 1.0
     """The same, corrected for all pairs that were compared."""
 
@@ -66,14 +68,14 @@ def compare(methods: Mapping[str, Mapping[str, float]], scene_of: Mapping[str, s
     Pairs without a common image are left out.
     """
     found: list[Comparison] = []
-    for a, b in combinations(methods, 2):
+    pairs = [(a, b) for a, b in combinations(methods, 2) if methods[a].keys() & methods[b].keys()]
+    for a, b in pairs:
         common = sorted(methods[a].keys() & methods[b].keys())
-        if not common:
-            continue
         apart = np.array([methods[a][image] - methods[b][image] for image in common])
         scenes = [scene_of[image] for image in common]
         sums, counts = _by_scene(apart, scenes)
-        found.append(Comparison(a, b, len(common), len(sums), estimate(apart, scenes), _wilcoxon(sums / counts)))
+        test = "wilcoxon" if 2.0 ** (1 - len(sums)) * len(pairs) < LEVEL else "t"
+        found.append(Comparison(a, b, len(common), len(sums), estimate(apart, scenes), _p_value(sums / counts, test), test))
     corrected = holm([c.p for c in found])
     return [Comparison(**{**c.__dict__, "p_holm": p}) for c, p in zip(found, corrected, strict=True)]
 
@@ -104,8 +106,12 @@ def _by_scene(scores: Floats, scenes: Sequence[str]) -> tuple[Floats, Floats]:
     return np.bincount(place, weights=scores).astype(np.float64), np.bincount(place).astype(np.float64)
 
 
-def _wilcoxon(differences: Floats) -> float:
-    from scipy.stats import wilcoxon
+def _p_value(differences: Floats, test: str) -> float:
+    from scipy.stats import ttest_1samp, wilcoxon
 
+    if test == "t":
+        if len(differences) < 2 or np.abs(differences).max() <= 1e-9:
+            return 1.0
+        return float(ttest_1samp(differences, 0).pvalue) if np.ptp(differences) > 1e-9 else 0.0  # all scenes differ by the same
     apart = differences[np.abs(differences) > 1e-9]  # rounding is no difference
     return float(wilcoxon(apart).pvalue) if len(apart) else 1.0
