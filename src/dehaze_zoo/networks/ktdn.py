@@ -82,9 +82,16 @@ class Enhancer(nn.Module):
         features = F.leaky_relu(self.refine2(F.leaky_relu(self.refine1(features), 0.2)), 0.2)
         averages = []
         for kernel, conv in ((32, self.conv1010), (16, self.conv1020), (8, self.conv1030), (4, self.conv1040)):
-            average = F.leaky_relu(conv(F.avg_pool2d(features, kernel)), 0.2)
-            averages.append(F.interpolate(average, size=features.shape[-2:], mode="nearest"))
+            # Never a single row or column, to which an export of free sizes would be tied: one more, which is not read.
+            average = F.leaky_relu(conv(F.pad(F.avg_pool2d(features, kernel), (0, 1, 0, 1))), 0.2)
+            averages.append(_repeated(average, kernel, features))
         return torch.tanh(self.refine3(torch.cat((*averages, features), 1)))
+
+
+def _repeated(average: Tensor, kernel: int, features: Tensor) -> Tensor:
+    """The averages (B, 1, >= H // kernel, >= W // kernel) at the size of ``features``: the nearest, as ``interpolate`` takes it."""
+    rows, columns = (torch.arange(side, device=average.device) * (side // kernel) // side for side in features.shape[-2:])
+    return average.index_select(-2, rows).index_select(-1, columns)
 
 
 class KTDN(nn.Module):
