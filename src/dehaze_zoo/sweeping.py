@@ -116,22 +116,33 @@ def _leaving(running: list[tuple[Job, Running]]) -> Iterator[None]:
 
 
 class Table:
-    """folder/results.csv: a line a job with its exit code, what was chosen for it and its figures; written anew after every job."""
+    """folder/results.csv: a line a job with its exit code, what was chosen for it and its figures; written anew after every job.
+
+    Where jobs ran on machines whose decoders give other pixels, a column tells each one's, and a mark those that differ from the first.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / "results.csv"
         self.rows: dict[int, dict[str, str]] = {}
+        self.stamps: dict[int, dict[str, str] | None] = {}
 
     def add(self, job: Job, code: int | str) -> None:
         figures = {key: str(value) for key, value in figures_of(job.folder).items()}
         self.rows[int(job.folder.name)] = {"job": job.folder.name, "exit": str(code), **job.chosen, **figures}
+        self.stamps[int(job.folder.name)] = _stamp_of(job.folder)
         with written_aside(self.path) as aside, open(aside, "w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, list(dict.fromkeys(key for row in self._sorted() for key in row)))
             writer.writeheader()
             writer.writerows(self._sorted())
 
     def _sorted(self) -> list[dict[str, str]]:
-        return [self.rows[number] for number in sorted(self.rows)]
+        from dehaze_zoo.data.decoder import stamp_text, stamps_differ
+
+        known = {number: stamp for number, stamp in sorted(self.stamps.items()) if stamp is not None}
+        first = next(iter(known.values()), None)
+        marks = {number: stamps_differ(stamp, first) for number, stamp in known.items()}
+        said = {n: {"decoder": f"{'‡ ' if marks[n] else ''}{stamp_text(stamp)}"} for n, stamp in known.items() if any(marks.values())}
+        return [self.rows[number] | said.get(number, {}) for number in sorted(self.rows)]
 
     def show(self) -> None:
         from rich.console import Console
@@ -139,10 +150,19 @@ class Table:
         from rich.text import Text
 
         columns = list(dict.fromkeys(key for row in self._sorted() for key in row))
-        lines = Lines(*columns, title=str(self.path), title_justify="left")
+        note = "‡ read by another decoder than the first job's: its pixels differ, and so may its figures" if "decoder" in columns else None
+        lines = Lines(*columns, title=str(self.path), title_justify="left", caption=note)
         for row in self._sorted():
             lines.add_row(*(Text(_short(row.get(key, ""))) for key in columns))  # not markup, which takes away [l1,ssim]
         Console().print(lines)
+
+
+def _stamp_of(folder: Path) -> dict[str, str] | None:
+    """The stamp of the decoder that a job read its pictures by; None where it is not known."""
+    try:
+        return dict(json.loads((folder / "environment.json").read_text(encoding="utf-8"))["decoder"])
+    except (OSError, ValueError, KeyError):
+        return None
 
 
 def _short(text: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import shutil
 import subprocess
@@ -19,9 +20,9 @@ from torch import Tensor, nn
 
 import dehaze_zoo
 from benchmark_minis import config, pairs, run
-from dehaze_zoo.benchmark import runner
+from dehaze_zoo.benchmark import compare, runner
 from dehaze_zoo.benchmark.__main__ import composed_words, job
-from dehaze_zoo.benchmark.board import Entry, make_board
+from dehaze_zoo.benchmark.board import COSTS, Entry, make_board
 from dehaze_zoo.benchmark.published import published
 from dehaze_zoo.benchmark.scoring import Judge, haze_density
 from dehaze_zoo.benchmark.store import Score, Store
@@ -29,6 +30,9 @@ from dehaze_zoo.benchmark.subjects import JudgedSet, methods_of
 from dehaze_zoo.benchmark.tables import markdown
 from dehaze_zoo.checkpoints.writing import write_safetensors
 from dehaze_zoo.cli import run_verb
+from dehaze_zoo.data import pairs as pair_reading
+from dehaze_zoo.data.decoder import decoder_stamp
+from dehaze_zoo.data.images import read_rgb
 from dehaze_zoo.errors import UsageError
 from dehaze_zoo.inference.evaluate import evaluate
 from dehaze_zoo.metrics.catalogue import choose_metrics
@@ -129,6 +133,52 @@ def test_what_is_done_is_not_done_again(root: Path, tmp_path: Path, counted: lis
     assert len(counted) == 4 + 8 + 12
     run(tmp_path / "4", "models=[identity]", *on(root), "protocol=y")
     assert len(counted) == 4 + 8 + 12 + 12
+
+
+def test_results_that_another_decoder_read_are_shown_marked_and_rank_nobody(
+    root: Path, tmp_path: Path, counted: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours = decoder_stamp()
+    theirs = {**ours, "probe": "0123456789abcdef", "pillow": "9.0.0"}
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setattr(compare, "decoder_stamp", lambda: theirs)
+        elsewhere.setattr(pair_reading, "read_rgb", lambda path: np.maximum(read_rgb(path), 40))
+        run(tmp_path / "1", "models=[identity,dcp]", *on(root))
+    assert len(counted) == 24
+    _, rows = run(tmp_path / "alone", "models=[identity,dcp]", *on(root), f"store='{tmp_path / 'another'}'")
+    assert all(row["decoder"].startswith(ours["probe"]) for row in rows)
+    assert "decoder_differs" not in rows[0]
+    assert "‡" not in (tmp_path / "alone" / "leaderboard.md").read_text()
+    counted.clear()
+
+    code, mixed = run(tmp_path / "2", "models=[identity,dcp,identity:new]", *on(root))
+    assert (code, len(counted)) == (0, 24)  # done again with this one; new's figures are identity's
+    by_model = {row["model"]: row for row in mixed}
+    other = by_model["identity (decoder 01234567)"]
+    said = f"0123456789abcdef there, to {ours['probe']} here; pillow 9.0.0 there, {ours['pillow']} here"
+    assert said in other["decoder_differs"]
+    assert other["decoder"].startswith("0123456789abcdef (libjpeg")
+    assert "pillow 9.0.0)" in other["decoder"]
+    assert (other["rank"], other["images"], other["latency_ms"]) == ("", "12", "")
+    assert other["psnr"] != by_model["identity"]["psnr"]
+    for row in rows:  # what stands in the store changes nothing of ours
+        assert {key: by_model[row["model"]][key] for key in row if key not in COSTS} == {key: row[key] for key in row if key not in COSTS}
+    assert [row["rank"] for row in mixed] == ["1", "2", "2", "", "", ""]
+    for name in ("leaderboard.md", "leaderboard.tex", "leaderboard.html"):
+        text = (tmp_path / "2" / name).read_text()
+        assert said in text.replace(r"\_", "_")
+        assert "‡" in text
+    (line,) = [line for line in (tmp_path / "2" / "leaderboard.md").read_text().splitlines() if line.startswith("| – | dcp")]
+    assert line.startswith("| – | dcp (decoder 01234567) ‡ |")
+    with open(tmp_path / "2" / "comparisons.csv", newline="", encoding="utf-8") as file:
+        pairs_of = {(row["a"], row["b"]): row["decoders_differ"] for row in csv.DictReader(file)}
+    assert not any(pairs_of[pair] for pair in (("identity", "dcp"), ("identity", "new"), ("dcp", "new")))
+    marked = {("identity", "identity (decoder 01234567)"), ("dcp", "dcp (decoder 01234567)"), ("new", "new (decoder 01234567)")}
+    assert marked == {pair for pair, differ in pairs_of.items() if said in differ}
+    table = pq.read_table(tmp_path / "2" / "per_image.parquet").to_pylist()
+    assert {row["decoder"] for row in table if "(decoder" in row["model"]} == {"0123456789abcdef"}
+    assert {row["decoder"] for row in table if "(decoder" not in row["model"]} == {ours["probe"]}
+    assert json.loads((tmp_path / "2" / "report.json").read_text())["decoder"] == ours
 
 
 def test_a_changed_picture_is_another_set(root: Path, tmp_path: Path, counted: list[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 import signal
 import subprocess
@@ -103,6 +104,20 @@ def test_the_table_shows_lists_and_short_figures(tmp_path: Path, capsys: pytest.
     shown = capsys.readouterr().out
     assert "[l1,ssim]" in shown
     assert "21.123 " in shown
+
+
+def test_jobs_whose_decoders_give_other_pixels_are_marked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = sweeping.Table(tmp_path)
+    for number, probe in enumerate(["aa", "aa", "bb", None]):
+        (tmp_path / str(number)).mkdir()
+        if probe:
+            (tmp_path / str(number) / "environment.json").write_text(json.dumps({"decoder": {"probe": probe, "pillow": "13"}}))
+        rows.add(Job([], tmp_path / str(number), {}), 0)
+        if number == 1:
+            assert "decoder" not in table(tmp_path)[0]
+    rows.show()
+    assert [row["decoder"] for row in table(tmp_path)] == ["aa (pillow 13)", "aa (pillow 13)", "‡ bb (pillow 13)", ""]
+    assert "another decoder" in capsys.readouterr().out
 
 
 def test_a_missing_package_is_named_with_its_remedy(monkeypatch: pytest.MonkeyPatch) -> None:

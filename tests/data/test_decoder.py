@@ -36,6 +36,10 @@ def test_another_decoder_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not decoder.stamps_differ(ours, {**ours, "pillow": "9.0.0"})
     assert decoder.stamps_differ(ours, None)
     assert not decoder.stamps_differ(None, {})
+    assert decoder.stamp_text({"probe": "ab", "pillow": "9"}) == "ab (pillow 9)"
+    assert decoder.stamp_text(None) == "unknown (no versions noted)"
+    assert decoder.stamps_apart(theirs, ours).endswith("; the same versions of the libraries")
+    assert "numpy 1 there, unknown here" in decoder.stamps_apart({"probe": "ab", "numpy": "1"}, None)
 
 
 def test_the_probe_tells_decoders_apart() -> None:

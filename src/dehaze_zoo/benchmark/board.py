@@ -14,6 +14,7 @@ from dehaze_zoo.benchmark.scoring import DENSITY, Judge
 from dehaze_zoo.benchmark.statistics import compare, estimate, ranks
 from dehaze_zoo.benchmark.store import Score
 from dehaze_zoo.benchmark.subjects import JudgedSet
+from dehaze_zoo.data.decoder import decoder_stamp, stamp_text, stamps_apart, stamps_differ
 from dehaze_zoo.data.layouts import LAYOUTS
 
 BLIND = "no_reference"
@@ -43,6 +44,10 @@ class Entry:
     cost: Mapping[str, Any] | None = None
     """None for finished pictures, and where cost is not measured."""
     pictures_only: bool = False
+    decoder: Mapping[str, Any] = field(default_factory=decoder_stamp)
+    """Stamp of the decoder that read the pictures."""
+    beside: str | None = None
+    """The label of the same method read by this machine's decoder, for an entry that another one read: it is shown, marked, not ranked."""
 
 
 @dataclass
@@ -75,8 +80,9 @@ def _add_table(
     by_seed = {e.label: {seed: _by_metric(scores, kept, judged) for seed, scores in e.scores.items()} for e in entries}
     figures = {label: {metric: _mean_over_seeds(seeds, metric) for metric in metrics} for label, seeds in by_seed.items()}
     firsts = {label: by_metric[metrics[0]] for label, by_metric in figures.items() if by_metric[metrics[0]]}
-    comparisons = compare(firsts, judged.scenes)
-    means = {label: float(np.mean(list(scores.values()))) for label, scores in firsts.items()}
+    ranked = {entry.label: firsts[entry.label] for entry in entries if entry.beside is None and entry.label in firsts}
+    comparisons = compare(ranked, judged.scenes)
+    means = {label: float(np.mean(list(scores.values()))) for label, scores in ranked.items()}
     placed = ranks(means, comparisons, up)
     thirds = _thirds(density) if protocol != BLIND else {}
     rows = []
@@ -86,7 +92,7 @@ def _add_table(
         row: dict[str, Any] = dict.fromkeys(FIRST_COLUMNS)
         row |= {"model": entry.label, "data": judged.label, "protocol": protocol, "images": len(firsts[entry.label])}
         row["of_images"], row["scenes"] = len(judged.images), len({judged.scenes[image] for image in firsts[entry.label]})
-        row |= {"rank": placed[entry.label], "kind": "pictures only" if entry.pictures_only else "network"}
+        row |= {"rank": placed.get(entry.label), "kind": "pictures only" if entry.pictures_only else "network"}
         for metric in metrics:
             scores = figures[entry.label][metric]
             if scores:
@@ -97,25 +103,32 @@ def _add_table(
         if protocol == PROTOCOL and (theirs := published(entry.label, judged.label)) is not None:
             row |= {"published_psnr": theirs.psnr, "published_ssim": theirs.ssim, "gap_psnr": row["psnr"] - theirs.psnr}
             row["published_images"] = LAYOUTS[judged.label].splits["test"].pairs
+        row["decoder"] = stamp_text(entry.decoder)
+        if stamps_differ(entry.decoder, decoder_stamp()):
+            row["decoder_differs"] = stamps_apart(entry.decoder, decoder_stamp())
         rows.append(row)
     fronts = on_fronts(rows, metrics[0], up)
     for row in rows:
         row["pareto"] = fronts[row["model"]]
-    rows.sort(key=lambda row: (row["rank"], -row[metrics[0]] if up else row[metrics[0]]))
+    rows.sort(key=lambda row: (row["rank"] is None, row["rank"], -row[metrics[0]] if up else row[metrics[0]]))
     board.rows += rows
+    apart = {row["model"]: row["decoder_differs"] for row in rows if row.get("decoder_differs")}
+    for entry in entries:  # what another decoder read is compared with itself alone: what stands in a store changes no rank
+        if entry.beside in firsts and entry.label in firsts:
+            comparisons += compare({label: firsts[label] for label in (entry.beside, entry.label)}, judged.scenes)
     board.comparisons += [
         {
             "data": judged.label, "protocol": protocol, "metric": metrics[0], "a": c.a, "b": c.b, "images": c.images, "scenes": c.scenes,
             "difference": c.difference.mean, "low": c.difference.low, "high": c.difference.high, "p": c.p, "p_holm": c.p_holm,
-            "differ": c.differ, "test": c.test,
+            "differ": c.differ, "test": c.test, "decoders_differ": apart.get(c.a) or apart.get(c.b) or "",
         }
         for c in comparisons
     ]  # fmt: skip
-    for label, seeds in by_seed.items():
-        for seed, by_image in seeds.items():
+    for entry in entries:
+        for seed, by_image in by_seed[entry.label].items():
             for image, scores in by_image.items():
-                about: dict[str, Any] = {"model": label, "data": judged.label, "protocol": protocol, "seed": seed, "image": image}
-                about |= {"scene": judged.scenes[image], "density": density.get(image)}
+                about: dict[str, Any] = {"model": entry.label, "data": judged.label, "protocol": protocol, "seed": seed, "image": image}
+                about |= {"scene": judged.scenes[image], "density": density.get(image), "decoder": entry.decoder.get("probe")}
                 board.per_image.append({**about, **{metric: scores[metric] for metric in metrics if metric in scores}})
 
 
@@ -146,6 +159,7 @@ def _density(entries: Sequence[Entry]) -> dict[str, float]:
     return {
         s.image: s.value
         for e in entries
+        if e.beside is None
         for scores in e.scores.values()
         for s in scores
         if s.metric == DENSITY and s.image in e.judged.images

@@ -21,7 +21,7 @@ from dehaze_zoo.benchmark.scoring import Judge
 from dehaze_zoo.benchmark.store import Store
 from dehaze_zoo.benchmark.subjects import JudgedSet, Method, Network, Restorer, judged_set, methods_of, photographs, spread
 from dehaze_zoo.benchmark.tables import terminal, write_tables
-from dehaze_zoo.data.decoder import decoder_stamp
+from dehaze_zoo.data.decoder import decoder_stamp, stamps_differ
 from dehaze_zoo.data.layouts import LAYOUTS, find_pictures, find_root, pictures
 from dehaze_zoo.errors import UsageError, near_misses
 from dehaze_zoo.inference.reporting import failure, progress_bar, say_failures, write_json
@@ -100,11 +100,13 @@ def _fill(
     """Every method on every set, one network in memory at a time; the entries are in the order asked for."""
     total = Report()
     entries: list[Entry] = []
+    others = _other_decoders(store)
     with progress_bar() as bar:
         count = sum(len(method.members) * (len(judged.images) + len(judged.strays)) for method in methods for judged in sets)
         task = bar.add_task("benchmark", total=count)
         for method in methods:
             own = [Entry(method.label, judged, {}, [], pictures_only=method.folder is not None) for judged in sets]
+            elsewhere: dict[str, Entry] = {}
             for number, member in enumerate(method.members):
                 restorer = method.open(member, device)
                 if number == 0 and isinstance(restorer, Network) and cfg.cost is not None:
@@ -118,18 +120,43 @@ def _fill(
                     _add(total, run_job(store, job, method.label, restorer, entry.judged, judge, album, lambda: bar.advance(task)))
                     figures = {image: value for image, value in _first_figures(store, job, judge).items() if image in entry.judged.images}
                     entry.shown |= album.examples.union(sorted(figures, key=lambda image: figures[image])[: album.worst])
-                    entry.scores[member.seed if member.seed is not None else number] = store.scores(job)
+                    seed = member.seed if member.seed is not None else number
+                    entry.scores[seed] = store.scores(job)
                     entry.job_keys.append(key)
+                    for stamp in others:
+                        key = key_of(_about(restorer, entry.judged, stamp))
+                        if (found := store.find(key)) is not None:
+                            its = elsewhere.setdefault(f"{entry.judged.label} {stamp['probe']}", _elsewhere(entry, stamp))
+                            its.scores[seed] = store.scores(found)
+                            its.job_keys.append(key)
                 del restorer  # before the next one comes
-            entries += own
+            entries += [*own, *elsewhere.values()]
     return entries, total
 
 
 def _job(store: Store, restorer: Restorer, method: Method, judged: JudgedSet) -> tuple[int, str]:
     """The store's number and key for this method on this set: all that its figures depend on, and no name."""
-    about = {**restorer.recipe, "data": judged.manifest, "decoder": decoder_stamp()["probe"], "code": code_version()}
+    about = _about(restorer, judged, decoder_stamp())
     key = key_of(about)
     return store.job(key, {**about, "label": method.label, "set": judged.label, "decoder": decoder_stamp()}), key
+
+
+def _about(restorer: Restorer, judged: JudgedSet, stamp: Mapping[str, str]) -> dict[str, Any]:
+    return {**restorer.recipe, "data": judged.manifest, "decoder": stamp["probe"], "code": code_version()}
+
+
+def _elsewhere(entry: Entry, stamp: Mapping[str, str]) -> Entry:
+    """The same method on the same set as another decoder read it, still without scores."""
+    return Entry(
+        f"{entry.label} (decoder {stamp['probe'][:8]})", entry.judged, {}, [], entry.shown,
+        pictures_only=entry.pictures_only, decoder=stamp, beside=entry.label,
+    )  # fmt: skip
+
+
+def _other_decoders(store: Store) -> list[dict[str, str]]:
+    """The stamps in the store of decoders that give other pixels than this machine's, the newest of each."""
+    stamps = {about["decoder"]["probe"]: about["decoder"] for about in store.abouts()}
+    return [stamp for stamp in stamps.values() if stamps_differ(stamp, decoder_stamp())]
 
 
 def _album(store: Store, job: int, key: str, judged: JudgedSet, judge: Judge, examples: int) -> Album:
@@ -246,13 +273,12 @@ def _add(total: Report, done: Report) -> None:
 
 def _summary(report: Report) -> dict[str, Any]:
     return {
-        "done": report.judged, "kept": report.kept, "failed": report.failed, "seconds": round(report.wall, 3),
+        "done": report.judged, "kept": report.kept, "failed": report.failed, "decoder": decoder_stamp(), "seconds": round(report.wall, 3),
         "forward_share": round(report.forward / report.wall, 4) if report.wall else None,
     }  # fmt: skip
 
 
 def _figures(board: Board) -> dict[str, float]:
     """For results.csv under -m: the first figure of every row."""
-    return {
-        f"{row['model']}/{row['data']}/{row['protocol']}/psnr": row["psnr"] for row in board.rows if row.get("psnr") is not None
-    }  # fmt: skip
+    own = [row for row in board.rows if row.get("psnr") is not None and not row.get("decoder_differs")]
+    return {f"{row['model']}/{row['data']}/{row['protocol']}/psnr": row["psnr"] for row in own}

@@ -78,7 +78,8 @@ def make_report(entity: str, project: str, online: bool) -> Any:
         blocks=[
             wr.P(text="Means over images with 95 % bootstrap intervals, whole scenes drawn. Methods share a rank unless a Holm-corrected"
                  " Wilcoxon test over scenes (5 %; a t-test over few) tells them apart."
-                 " Every figure holds for the protocol and the images it stands beside."),
+                 " Every figure holds for the protocol and the images it stands beside. Rows whose column decoder begins with"
+                 " another hash were read by another decoder: its pixels differ, and so may the figures."),
             wr.H1(text="Leaderboard"),
             wr.PanelGrid(runsets=[runs], panels=[_whole(wr.WeavePanelSummaryTable(table_name="leaderboard"))]),
             wr.H1(text="Paired differences"),

@@ -83,6 +83,17 @@ class Store:
             (number,) = db.execute("SELECT id FROM jobs WHERE key = ?", (key,)).fetchone()
         return int(number)
 
+    def find(self, key: str) -> int | None:
+        """The number of the job with this key, None where there is none."""
+        with self._transaction() as db:
+            row = db.execute("SELECT id FROM jobs WHERE key = ?", (key,)).fetchone()
+        return None if row is None else int(row[0])
+
+    def abouts(self) -> list[dict[str, Any]]:
+        """What was said of each job when it was added, in that order."""
+        with self._transaction() as db:
+            return [json.loads(about) for (about,) in db.execute("SELECT about FROM jobs ORDER BY id").fetchall()]
+
     def add(self, job: int, scores: Iterable[Score]) -> list[tuple[Score, str]]:
         """Scores of a job; returns those that were not taken, and why: no number, or another value is there, which stays."""
         refused = []

@@ -19,6 +19,7 @@ from dehaze_zoo.metrics.protocols import PROTOCOLS
 Row = Mapping[str, Any]
 
 FRONT = "* on the Pareto front of this cost and the first figure: nothing cheaper is better"
+DECODER = "‡ read by another decoder, whose pixels differ, and not ranked"
 
 
 def write_tables(folder: Path, board: Board) -> None:
@@ -36,11 +37,11 @@ def columns(rows: Sequence[Row]) -> list[str]:
 
 
 def write_parquet(path: Path, rows: Sequence[Row]) -> None:
-    """A row a picture, protocol and training: model, data, protocol, seed, image, scene, density and the metrics."""
+    """A row a picture, protocol and training: model, data, protocol, seed, image, scene, density, the decoder's probe and the metrics."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    texts = ("model", "data", "protocol", "image", "scene")
+    texts = ("model", "data", "protocol", "image", "scene", "decoder")
     names = list(dict.fromkeys([*texts, "seed", "density", *(key for row in rows for key in row)]))
     kinds = {name: pa.string() if name in texts else pa.int64() if name == "seed" else pa.float64() for name in names}
     table = pa.table({name: pa.array([row.get(name) for row in rows], kinds[name]) for name in names})
@@ -61,7 +62,7 @@ def terminal(board: Board) -> list[Table]:
     """Tables for the terminal, one a set and protocol; the files have more columns."""
     sheets = []
     for data, protocol, rows in groups(board):
-        sheet = Table(title=f"{data}, protocol {protocol}, {_images(rows)}", caption=FRONT if _on_a_front(rows) else None)
+        sheet = Table(title=f"{data}, protocol {protocol}, {_images(rows)}", caption="\n".join(_footnotes(rows)) or None)
         titles = _titles(rows)
         kept = [n for n, title in enumerate(titles) if not title.startswith(("published", "MACs", "parameters"))]  # what 80 columns hold
         for n in kept:
@@ -122,7 +123,8 @@ def latex(board: Board) -> str:
     parts = ["% \\usepackage{booktabs}"]
     for data, protocol, rows in groups(board):
         titles = _titles(rows)
-        caption = f"{data}, protocol {protocol}, {_images(rows)}. {_description(protocol)}{f'. {FRONT}.' if _on_a_front(rows) else ''}"
+        caption = ". ".join([f"{data}, protocol {protocol}, {_images(rows)}", _description(protocol), *_footnotes(rows)])
+        caption += "." if _footnotes(rows) else ""
         head = [r"\begin{table}", r"\centering", rf"\caption{{{_escaped(caption)}}}", rf"\begin{{tabular}}{{rl{'r' * (len(titles) - 2)}}}"]
         body = [" & ".join(map(_escaped, cells)) + r" \\" for cells in (titles, *(_cells(row, rows) for row in rows))]
         parts.append("\n".join([*head, r"\toprule", body[0], r"\midrule", *body[1:], r"\bottomrule", r"\end{tabular}", r"\end{table}"]))
@@ -148,7 +150,11 @@ def _titles(rows: Sequence[Row]) -> list[str]:
 
 def _cells(row: Row, rows: Sequence[Row]) -> list[str]:
     short = "" if row["images"] == row["of_images"] else f" ({row['images']} of {row['of_images']} images)"
-    cells = [str(row["rank"]), row["model"] + (" (pictures only)" if row["kind"] == "pictures only" else "") + short]
+    mark = " ‡" if row.get("decoder_differs") else ""
+    cells = [
+        "–" if row["rank"] is None else str(row["rank"]),
+        row["model"] + mark + (" (pictures only)" if row["kind"] == "pictures only" else "") + short,
+    ]
     for metric in shown_metrics(rows):
         cells.append(_number(row.get(metric.name), metric.digits))
         if metric.name == _first(rows):
@@ -192,9 +198,11 @@ def _notes(board: Board) -> list[str]:
         )
     if _on_a_front(board.rows):
         lines.append(f"- \\{FRONT}.")  # no list in the list
+    lines += [f"- {line}." for line in _footnotes(board.rows) if line != FRONT]
     if any(row.get("published_psnr") is not None for row in board.rows):
         lines.append(
-            "- Published: as the gUNet paper's table has it for the whole test set, not measured here; gap = measured - published;"
+            "- Published: as the gUNet paper's table has it for the whole test set, not measured here nor, for all that is known, read by"
+            " the same decoder; gap = measured - published;"
             " † measured on another number of images, so the gap says little."
         )
     return ["\n".join(lines)]
@@ -210,12 +218,25 @@ def _differences(board: Board, data: str, protocol: str) -> list[str]:
         if (c["data"], c["protocol"]) == (data, protocol):
             metric = METRICS[c["metric"]]
             interval = "" if c["low"] is None else f" [{c['low']:+.{metric.digits}f}, {c['high']:+.{metric.digits}f}]"
-            verdict = "" if c["differ"] else ", no difference shown"
+            verdict = ("" if c["differ"] else ", no difference shown") + (" ‡" if c["decoders_differ"] else "")
             lines.append(
                 f"{c['a']} - {c['b']}: {c['difference']:+.{metric.digits}f} {metric.unit}{interval}, p = {c['p_holm']:.2g}"
                 f" ({c['images']} images, {c['scenes']} scenes){verdict}"
             )
     return lines
+
+
+def _footnotes(rows: Sequence[Row]) -> list[str]:
+    """What the marks in these rows mean."""
+    apart = {row["model"]: row["decoder_differs"] for row in rows if row.get("decoder_differs")}
+    return [*([FRONT] if _on_a_front(rows) else []), *([f"{DECODER}: {_said(apart)}"] if apart else [])]
+
+
+def _said(apart: Mapping[str, str]) -> str:
+    """Each difference once, after the models that have it."""
+    return "; ".join(
+        f"{', '.join(model for model, own in apart.items() if own == words)}: {words}" for words in dict.fromkeys(apart.values())
+    )
 
 
 def _images(rows: Sequence[Row]) -> str:

@@ -49,3 +49,18 @@ def stamps_differ(one: Mapping[str, Any] | None, other: Mapping[str, Any] | None
     A result without a stamp (None or {}) differs from every stamped one.
     """
     return (one or {}).get("probe") != (other or {}).get("probe")
+
+
+def stamp_text(stamp: Mapping[str, Any] | None) -> str:
+    """A stamp in one line, for a column of a table."""
+    versions = ", ".join(f"{name} {version}" for name, version in sorted((stamp or {}).items()) if name != "probe")
+    return f"{(stamp or {}).get('probe', 'unknown')} ({versions or 'no versions noted'})"
+
+
+def stamps_apart(other: Mapping[str, Any] | None, ours: Mapping[str, Any] | None) -> str:
+    """How two results that stamps_differ were read, for a footnote: the probes, and the versions that are not the same."""
+    other, ours = other or {}, ours or {}
+    probes = f"the probe JPEG decodes to {other.get('probe', 'unknown')} there, to {ours.get('probe', 'unknown')} here"
+    names = [name for name in sorted({*ours, *other}) if name != "probe" and other.get(name) != ours.get(name)]
+    versions = [f"{name} {other.get(name, 'unknown')} there, {ours.get(name, 'unknown')} here" for name in names]
+    return "; ".join([probes, *(versions or ["the same versions of the libraries"])])
