@@ -41,7 +41,8 @@ CONFIG_ENTRY_POINT_GROUP = "dehaze_zoo.configs"
 
 _PATH_KEY = re.compile(
     r"input|output|checkpoint|init|teacher|stage1|matching|resume|replay|run_dir|config_dir|store|clear|hazy|photos"
-    r"|data\.(sets\.[\w-]+\.)?(hazy|clear|depth|prepared)|(roots|checkpoints|results)\.[\w.-]+|([\w-]+\.)+(root|checkpoint|teacher|weights)"
+    r"|data\.(sets\.[\w-]+\.)?(hazy|clear|depth|prepared)|(roots|checkpoints|results)\.[\w.-]+"
+    r"|([\w-]+\.)+(root|checkpoint|teacher|weights|pretrained)"
 )
 _OPEN_KEY = re.compile(r"(roots|checkpoints|results)\.")  # any name may follow: the user's sets and models
 _WRITTEN = ("output", "run_dir", "store", "prepared")  # paths that need not exist beforehand
@@ -358,13 +359,18 @@ def _search_path(overrides: list[str]) -> tuple[list[str], list[str]]:
 def _quote_path(argument: str, sweep: bool) -> str:
     """A path key's value quoted for Hydra, whatever characters it holds; other overrides as they are."""
     match = _OVERRIDE.fullmatch(argument)
-    if match is None or not _PATH_KEY.fullmatch(match["key"]) or match["value"] == "null":
+    if match is None or not _PATH_KEY.fullmatch(match["key"]):
         return argument
     sign = "++" if _OPEN_KEY.match(match["key"]) else match["sign"]
     value = match["value"]
     if sweep and value[:1] not in ("'", '"'):  # under -m a comma separates jobs
-        return f"{sign}{match['key']}={','.join(_quoted(part) for part in value.split(','))}"
-    return f"{sign}{match['key']}={value if sweep else _quoted(value)}"
+        return f"{sign}{match['key']}={','.join(_quoted_path(match['key'], part) for part in value.split(','))}"
+    return f"{sign}{match['key']}={value if sweep else _quoted_path(match['key'], value)}"
+
+
+def _quoted_path(key: str, value: str) -> str:
+    is_word = value == "null" or (key.endswith(".pretrained") and value.lower() in ("true", "false"))  # a switch, or FILE
+    return value if is_word else _quoted(value)
 
 
 def _unquoted(value: str) -> str:

@@ -67,11 +67,15 @@ def test_only_paths_are_quoted() -> None:
     assert cli._quote_path("input=null", False) == "input=null"
     assert cli._quote_path("data.root=a b", False) == "data.root='a b'"
     assert cli._quote_path("checkpoints.gunet_t=f", False) == "++checkpoints.gunet_t='f'"
+    assert cli._quote_path("model.network.pretrained=a=b, (c).pth", False) == "model.network.pretrained='a=b, (c).pth'"
+    assert cli._quote_path("model.network.pretrained=true", False) == "model.network.pretrained=true"
 
 
 def test_under_a_sweep_commas_separate_jobs_unless_quoted() -> None:
     assert cli._quote_path("input=a b,c", True) == "input='a b','c'"
     assert cli._quote_path("input='a,b'", True) == "input='a,b'"
+    assert cli._quote_path("init=null,a b", True) == "init=null,'a b'"
+    assert cli._quote_path("model.network.pretrained=false,a b", True) == "model.network.pretrained=false,'a b'"
 
 
 @pytest.mark.parametrize(
