@@ -11,6 +11,7 @@ from PIL import Image
 import data_minis as minis
 from dehaze_zoo.data.canvas import Canvas
 from dehaze_zoo.data.haze import Haze, scatter, transmission
+from dehaze_zoo.data.images import read_rgb
 from dehaze_zoo.data.pairs import Augment
 from dehaze_zoo.data.samplers import Token
 from dehaze_zoo.data.scenes import SKY_DEPTH, draw_scene
@@ -20,6 +21,7 @@ from dehaze_zoo.data.synthetic import (
     HazedTraining,
     ScenePairs,
     SceneTraining,
+    Variation,
     clear_pictures,
     guessed_depth,
     read_depth,
@@ -179,6 +181,38 @@ def test_own_pictures_are_hazed_with_a_guessed_depth(tmp_path: Path) -> None:
     files[0][0].write_bytes(b"no picture")
     with pytest.raises(ImageError, match=files[0][0].name):
         judged[0]
+
+
+def test_variation_makes_other_pictures_of_one() -> None:
+    clear = np.random.default_rng(0).integers(0, 255, (60, 80, 3), dtype=np.uint8)
+    assert Variation().shrunk(clear, 16, np.random.default_rng(0)) is clear
+    heights = [Variation(lowest=30).shrunk(clear, 16, np.random.default_rng(seed)).shape for seed in range(40)]
+    assert 30 <= min(heights)[0] < 35
+    assert 55 < max(heights)[0] <= 60
+    assert all(abs(width - height * 4 / 3) <= 1 for height, width, _ in heights)
+    narrow = Variation(lowest=1).shrunk(clear[:, :20], 16, np.random.default_rng(0))
+    assert min(narrow.shape[:2]) >= 16  # the crop fits
+    unit = (clear / 255).astype(np.float32)
+    assert Variation().coloured(unit, np.random.default_rng(0)) is unit
+    means = np.array([Variation(colours=0.3).coloured(unit, np.random.default_rng(seed)).mean((0, 1)) for seed in range(40)])
+    assert 0.25 < means.min() < 0.45  # 0.5 ** 1.3 * 0.85 = 0.35
+    assert 0.55 < means.max() < 0.8  # 0.5 ** 0.7 * 1.15 = 0.71
+    assert np.abs(means - means.mean(1, keepdims=True)).max() > 0.02
+    rows = [np.mean([guessed_depth(clear, np.random.default_rng(seed), spread).std(1).mean() for seed in range(8)]) for spread in (0, 0.5)]
+    assert rows[1] > 1.2 * rows[0]  # within a row distances lie further apart
+    for wrong in ({"lowest": -1}, {"colours": 1.0}, {"depth": -0.1}):
+        with pytest.raises(UsageError, match=r"data.vary"):
+            Variation(**wrong)
+
+
+def test_varied_pictures_keep_their_depth(tmp_path: Path) -> None:
+    file, _ = clear_pictures(own_pictures(tmp_path), None, 0.1)["train"][0]
+    np.save(tmp_path / "even.npy", np.ones(read_rgb(file).shape[:2], np.float32))
+    train = HazedTraining([(file, tmp_path / "even.npy")], 16, Augment(0, "flip"), Haze((1, 1), (1, 1), 0), 0, Variation(lowest=20))
+    for position in range(4):
+        sample = train[Token(0, 0, position)]  # an even depth: everywhere the same share of the airlight
+        t = np.exp(-1)
+        torch.testing.assert_close(sample["hazy"], sample["clear"] * t + 1 - t, atol=0.005, rtol=0)
 
 
 @pytest.mark.parametrize("size", [(60, 80), (300, 100), (5, 3)])

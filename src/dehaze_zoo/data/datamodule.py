@@ -23,7 +23,7 @@ from dehaze_zoo.data.mixed import MixedTraining, NamedSets
 from dehaze_zoo.data.packed import TornError
 from dehaze_zoo.data.pairs import Augment, JudgedPairs, Sample, Samples, TrainingPairs, collate_crops, finished
 from dehaze_zoo.data.samplers import EpochSampler, MixedSampler, ShardSampler
-from dehaze_zoo.data.synthetic import Framing, HazedPairs, HazedTraining, ScenePairs, SceneTraining, clear_pictures
+from dehaze_zoo.data.synthetic import Framing, HazedPairs, HazedTraining, ScenePairs, SceneTraining, Variation, clear_pictures
 from dehaze_zoo.data.table import PairTable
 from dehaze_zoo.data.workers import keep_freed_memory, set_up_worker
 from dehaze_zoo.errors import ImageError, UsageError
@@ -255,7 +255,8 @@ class SyntheticDataModule(DehazingData):
     uniformly in its logarithm, between crop_size and this; ``grow``: other windows from an epoch on, {epoch: {crop_size, frame: [lowest,
     highest]}}; ``views``: samples that share a scene; ``picture_size``: height and width of the val_pairs and test_pairs that are
     judged, the same for every seed. ``clear`` and ``depth``: folders of the user's pictures and their depth maps; ``holdout``: the share
-    of them that validation takes, and as many the test; ``val_crop`` and ``augment`` as in PairDataModule, for these pictures alone.
+    of them that validation takes, and as many the test; ``val_crop`` and ``augment`` as in PairDataModule, for these pictures alone;
+    ``vary``: arguments of synthetic.Variation, for their training samples.
     Raises UsageError for sizes that cannot be, and for ``grow`` over the user's pictures.
     """
 
@@ -274,6 +275,7 @@ class SyntheticDataModule(DehazingData):
         holdout: float = 0.1,
         val_crop: int | None = None,
         augment: Mapping[str, Any] | None = None,
+        vary: Mapping[str, Any] | None = None,
         set: str = "synthetic",
         **shared: Any,
     ) -> None:
@@ -284,12 +286,12 @@ class SyntheticDataModule(DehazingData):
             raise UsageError("data.grow is for built-in scenes: leave it out with data.clear.")
         self.picture_size, self.val_pairs, self.test_pairs = picture_size, val_pairs, test_pairs
         self.clear, self.depth, self.holdout = clear, depth, holdout
-        self.val_crop, self.augment = val_crop, augment or {}
+        self.val_crop, self.augment, self.vary = val_crop, augment or {}, vary or {}
 
     def training_set(self) -> Samples:
         if self.clear is not None:
             pictures = clear_pictures(self.clear, self.depth, self.holdout)["train"]
-            return HazedTraining(pictures, self.crop_size, Augment(**self.augment), self._haze(), self.seed)
+            return HazedTraining(pictures, self.crop_size, Augment(**self.augment), self._haze(), self.seed, Variation(**self.vary))
         windows = {0: Framing(self.crop_size, self.crop_size, max(self.crop_size, self.frame))}  # here, not above: a mix sets crop_size
         windows |= {int(epoch): Framing(window["crop_size"], *window["frame"]) for epoch, window in self.grow.items()}
         return SceneTraining(self.samples_per_epoch, windows, self._haze(), self.outdoor, self.seed, self.views)

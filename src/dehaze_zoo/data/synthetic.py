@@ -110,11 +110,52 @@ class ScenePairs(Samples):
         return _sample(scene.clear, scene.depth, self.haze, rng, f"{self.split}_{index:04d}.png")
 
 
+@dataclass(frozen=True)
+class Variation:
+    """How a training sample of a clear picture is made another picture, so that few of them last long. Raises UsageError for what is none.
+
+    ``lowest``: pixels; the picture is shrunk to a height drawn, uniformly in its logarithm, between this (or the crop's) and its own; 0
+    leaves it. ``colours``: each channel to a power within 1 +- this, times a gain within 1 +- half of it, for a camera's exposure and white
+    balance. ``depth``: the spread of the distances of made-up depth's regions (the farthest is 1).
+    """
+
+    lowest: int = 0
+    colours: float = 0.0
+    depth: float = 0.08
+
+    def __post_init__(self) -> None:
+        if self.lowest < 0 or not 0 <= self.colours < 1 or self.depth < 0:
+            raise UsageError(f"data.vary={self}: lowest and depth must be 0 or more, colours from 0 to below 1.")
+
+    def shrunk(self, clear: npt.NDArray[Any], crop: int, rng: np.random.Generator) -> npt.NDArray[Any]:
+        """(H, W, 3) at the drawn height."""
+        height, width = clear.shape[:2]
+        lowest = min(height, max(self.lowest, crop, -(-crop * height // width)))
+        tall = round(float(np.exp(rng.uniform(np.log(lowest), np.log(height))))) if self.lowest else height
+        return clear if tall == height else cv2.resize(clear, (round(width * tall / height), tall), interpolation=cv2.INTER_AREA)
+
+    def coloured(self, clear: Floats, rng: np.random.Generator) -> Floats:
+        """(H, W, 3) in [0, 1] with powers and gains drawn anew."""
+        if not self.colours:
+            return clear
+        common, own = rng.uniform(-1, 1, (2, 1)), rng.uniform(-0.25, 0.25, (2, 3))
+        power, gain = 1 + self.colours * np.array([[1], [0.5]]) * np.clip(common + own, -1, 1)
+        return np.asarray(np.clip(clear ** power.astype(np.float32) * gain.astype(np.float32), 0, 1), np.float32)
+
+
 class HazedTraining(Samples):
     """Random crops of the user's clear pictures, hazed; drawn by Tokens. Reading raises ImageError."""
 
-    def __init__(self, files: Sequence[tuple[Path, Path | None]], crop_size: int, augment: Augment, haze: Hazing, seed: int) -> None:
-        self.files, self.crop_size, self.augment, self.haze, self.seed = files, crop_size, augment, haze, seed
+    def __init__(
+        self,
+        files: Sequence[tuple[Path, Path | None]],
+        crop_size: int,
+        augment: Augment,
+        haze: Hazing,
+        seed: int,
+        vary: Variation = Variation(),
+    ) -> None:
+        self.files, self.crop_size, self.augment, self.haze, self.seed, self.vary = files, crop_size, augment, haze, seed, vary
 
     def __len__(self) -> int:
         return len(self.files)
@@ -122,13 +163,18 @@ class HazedTraining(Samples):
     def __getitem__(self, token: Token) -> Sample:
         path, depth_path = self.files[token.element]
         rng, crop = generator(self.seed, "train haze", token.epoch, token.position), self.crop_size
-        clear = read_rgb(path)
-        depth = read_depth(depth_path, path, clear.shape[:2]) if depth_path is not None else guessed_depth(clear, rng)
+        whole = read_rgb(path)
+        clear = self.vary.shrunk(whole, crop, rng)
+        if depth_path is None:
+            depth = guessed_depth(clear, rng, self.vary.depth)
+        else:
+            stored = read_depth(depth_path, path, whole.shape[:2])
+            depth = np.asarray(cv2.resize(stored, clear.shape[1::-1], interpolation=cv2.INTER_NEAREST), np.float32)
         clear, depth = padded(clear, crop), padded(depth[..., None], crop)[..., 0]
         top, left = self.augment.window(clear.shape[0], clear.shape[1], crop, rng)
         both = [picture[top : top + crop, left : left + crop] for picture in (clear, depth)]
         clear, depth = self.augment.turn(both, rng)
-        return _sample(_unit(clear), depth, self.haze, rng, path.name)
+        return _sample(self.vary.coloured(_unit(clear), rng), depth, self.haze, rng, path.name)
 
 
 class HazedPairs(Samples):
@@ -194,11 +240,11 @@ def read_depth(path: Path, of: Path, size: tuple[int, ...], unknown: float = 1) 
     return np.asarray(np.where(known, depth / np.float32(farthest), np.float32(unknown)))
 
 
-def guessed_depth(clear: npt.NDArray[Any], rng: np.random.Generator) -> Floats:
+def guessed_depth(clear: npt.NDArray[Any], rng: np.random.Generator, spread: float = 0.08) -> Floats:
     """A plausible depth (H, W) for a picture without one; the farthest is 1, the sky SKY_DEPTH.
 
-    Near at the bottom, far at the top, one distance mixed in for each of its coloured regions, smooth unevenness; bright even regions
-    at the top are the sky. It is no estimate: haze only needs a depth that goes along with the picture.
+    Near at the bottom, far at the top, one distance mixed in for each of its coloured regions (apart by ``spread``), smooth unevenness;
+    bright even regions at the top are the sky. It is no estimate: haze only needs a depth that goes along with the picture.
     """
     height, width = clear.shape[:2]
     scale = 64 / max(height, width)
@@ -219,7 +265,7 @@ def guessed_depth(clear: npt.NDArray[Any], rng: np.random.Generator) -> Floats:
         here = labels == region
         if not here.any():
             continue
-        depth[here] = 0.6 * depth[here] + 0.4 * depth[here].mean() + rng.normal(0, 0.08)  # things stand upright: one distance each
+        depth[here] = 0.6 * depth[here] + 0.4 * depth[here].mean() + rng.normal(0, spread)  # things stand upright: one distance each
         sky |= here & bool(y[here].mean() < 0.4 and luma[here].mean() > 0.6 and luma[here].std() < 0.08)
     unevenness = cv2.resize(rng.standard_normal((4, 5)).astype(np.float32), (columns, rows), interpolation=cv2.INTER_CUBIC)
     depth = np.clip(depth + 0.05 * unevenness, 0.05, None)
