@@ -210,7 +210,7 @@ def test_varied_pictures_keep_their_depth(tmp_path: Path) -> None:
     np.save(tmp_path / "even.npy", np.ones(read_rgb(file).shape[:2], np.float32))
     train = HazedTraining([(file, tmp_path / "even.npy")], 16, Augment(0, "flip"), Haze((1, 1), (1, 1), 0), 0, Variation(lowest=20))
     for position in range(4):
-        sample = train[Token(0, 0, position)]  # an even depth: everywhere the same share of the airlight
+        sample = train[Token(0, position, 0)]  # an even depth: everywhere the same share of the airlight
         t = np.exp(-1)
         torch.testing.assert_close(sample["hazy"], sample["clear"] * t + 1 - t, atol=0.005, rtol=0)
 
