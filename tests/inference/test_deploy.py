@@ -95,18 +95,20 @@ def test_a_small_picture_never_pays_for_a_compile(monkeypatch: pytest.MonkeyPatc
         form.consider(3.0, 98, PICTURE, None)
 
 
-def test_the_faster_of_two_equal_forms_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
-    for apart, faster, expected in ((0.0, True, "compile"), (0.0, False, "fold"), (1e-3, True, "fold")):
-        net = lively("gunet_t", width=8)
-        form = Form(net, "auto")
-        candidate = nn.Identity()
-        monkeypatch.setattr(deploy, "compiled", lambda network, only, candidate=candidate: candidate)
-        monkeypatch.setattr(deploy, "difference", lambda *args, apart=apart: apart)
-        monkeypatch.setattr(deploy, "seconds", lambda network, hazy, f=faster, c=candidate: 1.0 if (network is c) == f else 2.0)
-        for left in (12, 11, 10):
-            form.consider(1000.0, left, PICTURE, None)
-        assert form.name == expected
-        assert form.report()["form"]["differs_by"] is not None
+@pytest.mark.parametrize(
+    ("apart", "fastest", "expected"), [(0.0, "compile", "compile"), (0.0, "fold", "fold"), (1e-3, "compile", "fold"), (0.0, "none", "none")]
+)
+def test_the_fastest_of_the_equal_forms_is_taken(apart: float, fastest: str, expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    net = lively("gunet_t", width=8)
+    form, candidate = Form(net, "auto"), nn.Identity()
+    forms = {"none": net, "fold": form.network, "compile": candidate}
+    monkeypatch.setattr(deploy, "compiled", lambda network, only: candidate)
+    monkeypatch.setattr(deploy, "difference", lambda *args: apart)
+    monkeypatch.setattr(deploy, "seconds", lambda network, hazy: 1.0 if network is forms[fastest] else 2.0)
+    for left in (12, 11, 10):
+        form.consider(1000.0, left, PICTURE, None)
+    assert (form.name, form.network) == (expected, forms[expected])
+    assert form.report()["form"]["differs_by"] is not None
 
 
 class Small(nn.Module):

@@ -25,8 +25,8 @@ from dehaze_zoo.outcome import Outcome
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-SIZES = ((61, 83), (40, 120), (264, 296))
-"""Of the pictures that an export is checked on: odd, of another shape than it was made with, and large enough for RIDCP's pieces."""
+SIZES = ((1, 5), (120, 61), (261, 296))
+"""Of the pictures that an export is checked on: the least, odd, of another shape than it was made with, large enough for RIDCP's pieces."""
 CLOSE = 1e-3
 """The most that an exported network may differ by, of the range 1; other programs add in another order."""
 
@@ -111,7 +111,7 @@ def _write_onnx(network: nn.Module, path: Path, name: str, design: dict[str, Any
 
 def _write_torch(network: nn.Module, path: Path, name: str, design: dict[str, Any]) -> Run:
     try:
-        with _quiet(), torch.no_grad():
+        with _quiet(), torch.no_grad(), _any_size():
             program = torch.export.export(network, (_example(),), dynamic_shapes=ANY_SIZE)
             with path.open("wb") as file:  # by name, torch asks for the ending .pt2
                 torch.export.save(program, file)
@@ -145,6 +145,15 @@ def _reason(error: Exception) -> str:
     lines = [line.strip() for line in f"{error}\n{error.__cause__ or ''}".splitlines() if line.strip()]
     telling = [line for line in lines if any(word in line for word in ("Error", "not supported", "No ONNX", "nsupported", "Could not"))]
     return (telling or lines or [type(error).__name__])[0][:200]
+
+
+def _any_size() -> contextlib.AbstractContextManager[None]:
+    """Within, torch.export ties a graph to no side of 1, nor to sides above it (where torch knows how: 2.8 and later)."""
+    from torch.fx.experimental import _config
+
+    if not hasattr(_config, "backed_size_oblivious"):
+        return contextlib.nullcontext()
+    return _config.patch(backed_size_oblivious=True)  # type: ignore[no-any-return, attr-defined]
 
 
 @contextlib.contextmanager

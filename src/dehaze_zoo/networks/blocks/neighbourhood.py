@@ -35,7 +35,7 @@ def neighbourhood_attention(q: Tensor, k: Tensor, v: Tensor, kernel: int, tile: 
     near = near[None, :, None].expand(b, -1, 1, -1, -1).flatten(0, 1)
     q, k, v = gather(q, queries_y, queries_x), gather(k, keys_y, keys_x), gather(v, keys_y, keys_x)
     out = F.scaled_dot_product_attention(q, k, v, attn_mask=near)
-    ny, nx = len(queries_y), len(queries_x)
+    ny, nx = queries_y.shape[0], queries_x.shape[0]
     out = out.view(b, ny, nx, heads, tile, tile, d).permute(0, 1, 4, 2, 5, 3, 6).reshape(b, ny * tile, nx * tile, heads, d)
     return out[:, :h, :w]
 
@@ -44,10 +44,11 @@ def _tiles(side: int, kernel: int, tile: int, device: torch.device) -> tuple[Ten
     """Along one side: positions of queries (tiles, tile) and of the keys they need (tiles, reach), and which belong together."""
     start = torch.arange(0, side, tile, device=device)
     queries = (start[:, None] + torch.arange(tile, device=device)).clamp(max=side - 1)  # beyond the border: computed, then cut off
-    reach = min(tile + kernel - 1, side)
-    keys = (start - kernel // 2).clamp(0, side - reach)[:, None] + torch.arange(reach, device=device)
+    reach = tile + kernel - 1  # on a shorter side some lie beyond it, in nobody's window: an export's sizes stay free
+    keys = (start - kernel // 2).clamp(max=side - reach).clamp(min=0)[:, None] + torch.arange(reach, device=device)
     first = (queries - kernel // 2).clamp(0, side - kernel)[:, :, None]
-    return queries, keys, (keys[:, None] >= first) & (keys[:, None] < first + kernel)
+    near = (keys[:, None] >= first) & (keys[:, None] < first + kernel)
+    return queries, keys.clamp(max=side - 1), near
 
 
 @cache
