@@ -101,14 +101,15 @@ class KTDN(nn.Module):
     UsageError where they cannot be had or are another network's.
     """
 
-    mean: Tensor
-    std: Tensor
+    colour_mean: Tensor
+    colour_std: Tensor
     tiling = Tiling(reach=128, step=32, caveat="its encoder sees further than the borders that tiles share")  # 32: the enhancer's averages
 
     def __init__(self, pretrained: bool | str | Path = False) -> None:
         super().__init__()
-        self.register_buffer("mean", torch.tensor(MEAN).view(3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(STD).view(3, 1, 1), persistent=False)
+        # Not mean: so ONNX's writer calls the results of layers, and its checker wants names once.
+        self.register_buffer("colour_mean", torch.tensor(MEAN).view(3, 1, 1), persistent=False)
+        self.register_buffer("colour_std", torch.tensor(STD).view(3, 1, 1), persistent=False)
         self.encoder = _encoder(pretrained)
         self.mid_conv = FAM(1024)
         self.attention1 = FAM(256)
@@ -132,7 +133,7 @@ class KTDN(nn.Module):
         return crop_to(self.tail(self.enhancer(decoded)), hazy), transferred
 
     def _encoded(self, hazy: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        fine, middle, coarse = self.encoder((pad_reflect(hazy, 16, minimum=32) - self.mean) / self.std)
+        fine, middle, coarse = self.encoder((pad_reflect(hazy, 16, minimum=32) - self.colour_mean) / self.colour_std)
         return fine, middle, self.mid_conv(coarse)
 
     @staticmethod
