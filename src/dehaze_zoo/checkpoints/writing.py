@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import nn
 
 from dehaze_zoo.checkpoints.reading import first_names
@@ -27,6 +27,6 @@ def write_safetensors(net: nn.Module, path: str | Path, model: str, overrides: M
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with written_aside(path) as aside:
-            save_file(tensors, aside, metadata)
+            aside.write_bytes(save(tensors, metadata))  # save_file's own files only their owner may read
     except Exception as error:
         raise UsageError(f"{path}: cannot be written ({error}).") from error
