@@ -7,12 +7,23 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import default_collate
+from torch.utils.data import DataLoader, default_collate
 
 import data_minis as minis
 from dehaze_zoo.data.images import read_rgb
 from dehaze_zoo.data.layouts import Pair, Problem
-from dehaze_zoo.data.pairs import Augment, JudgedPairs, TrainingPairs, as_tensor, centre, collate_crops, finished, padded, read_pair
+from dehaze_zoo.data.pairs import (
+    Augment,
+    JudgedPairs,
+    TrainingPairs,
+    _finished_by_torch,
+    as_tensor,
+    centre,
+    collate_crops,
+    finished,
+    padded,
+    read_pair,
+)
 from dehaze_zoo.data.samplers import Token, generator
 from dehaze_zoo.errors import ImageError, UsageError
 
@@ -90,13 +101,15 @@ def test_what_the_device_finishes_is_what_a_worker_would_give(tmp_path: Path, tu
     tokens = [Token(0, position, position % 2) for position in range(24)]
     plain = default_collate([dataset[token] for token in tokens])
     dataset.raw = True
-    raw = collate_crops([dict(dataset[token]) for token in tokens])
-    assert raw["hazy"].dtype == (torch.uint8 if bits == 8 else torch.float32)
-    done = finished(raw)
-    assert done["name"] == plain["name"]
-    for key in ("hazy", "clear"):
-        assert torch.equal(done[key], plain[key])
-        assert done[key].is_contiguous()
+    raw = collate_crops([dataset[token] for token in tokens])
+    assert raw["crops"].dtype == (torch.uint8 if bits == 8 else torch.float32)
+    (shared,) = DataLoader(dataset, len(tokens), sampler=tokens, num_workers=1, collate_fn=collate_crops)  # type: ignore[arg-type]
+    by_torch = _finished_by_torch(raw["crops"], raw["turn"])
+    for done in (finished(raw), finished(shared), {"hazy": by_torch[0], "clear": by_torch[1], "name": raw["name"]}):
+        assert done["name"] == plain["name"]
+        for key in ("hazy", "clear"):
+            assert torch.equal(done[key], plain[key])
+            assert done[key].is_contiguous()
 
 
 def test_small_pictures_are_reflected(tmp_path: Path) -> None:

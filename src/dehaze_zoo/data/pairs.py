@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, TypedDict
+from typing import Any, TypedDict, cast
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, get_worker_info
 
 from dehaze_zoo.data.cache import Cache
 from dehaze_zoo.data.images import read_rgb
@@ -26,6 +28,9 @@ Array = npt.NDArray[Any]
 
 Turn = tuple[bool, bool, int]
 """Upside down, mirrored, quarter turns."""
+
+_FLIPS = {(True, False): 0, (False, True): 1, (True, True): -1}
+_QUARTERS = {1: cv2.ROTATE_90_COUNTERCLOCKWISE, 2: cv2.ROTATE_180, 3: cv2.ROTATE_90_CLOCKWISE}
 
 _TURNS: dict[str, list[Turn]] = {  # each as likely as the others
     "none": [(False, False, 0)],
@@ -44,9 +49,12 @@ class Sample(TypedDict):
     name: str
 
 
-class RawSample(Sample):
-    """As it was read: hazy and clear are crops of bytes (h, w, 3), still to be turned."""
+class RawSample(TypedDict):
+    """As it was read: crops (h, w, 3) of bytes or of floats in [0, 1], still to be turned."""
 
+    hazy: Array
+    clear: Array
+    name: str
     turn: Turn
 
 
@@ -125,8 +133,9 @@ class TrainingPairs(Samples):
         whole = [padded(picture, crop) for picture in crops]
         turn = self.augment.draw(rng)
         if self.raw:
-            hazy_crop, clear_crop = (torch.from_numpy(picture.copy()) for picture in whole)
-            return RawSample(hazy=hazy_crop, clear=clear_crop, name=pair.name, turn=turn)
+            if self.cache is None:  # a copy lets go of the picture around it
+                whole = [picture.copy() for picture in whole]
+            return cast(Sample, RawSample(hazy=whole[0], clear=whole[1], name=pair.name, turn=turn))
         return {"hazy": as_tensor(turned(whole[0], turn)), "clear": as_tensor(turned(whole[1], turn)), "name": pair.name}
 
     def _windows(self, pair: Pair, element: int) -> tuple[Window, Window]:
@@ -197,33 +206,58 @@ def as_tensor(picture: Array) -> Tensor:
     return torch.from_numpy(channels.astype(np.float32) / np.float32(255) if channels.dtype == np.uint8 else channels)
 
 
-def collate_crops(samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Raw samples as a batch: (B, h, w, 3), bytes where all of them are; turns and names as lists."""
-    batch: dict[str, Any] = {key: [sample[key] for sample in samples] for key in ("name", "turn")}
-    for key in ("hazy", "clear"):
-        crops = [sample[key] for sample in samples]
-        mixed = len({crop.dtype for crop in crops}) > 1  # some of the files hold 16 bits
-        batch[key] = torch.stack([_as_float(crop) if mixed else crop for crop in crops])
-    return batch
+def collate_crops(samples: Sequence[Any]) -> dict[str, Any]:
+    """RawSamples as a batch: ``crops`` (2, B, h, w, 3), all hazy ones, then all clear ones, bytes where all of them are; turns and names
+    as lists. Each crop is copied once, in a worker into memory that the training process shares."""
+    crops = [sample[key] for key in ("hazy", "clear") for sample in samples]
+    kind = torch.uint8 if all(crop.dtype == np.uint8 for crop in crops) else torch.float32  # some of the files hold 16 bits
+    batch = _room((2, len(samples), *crops[0].shape), kind)
+    for place, crop in zip(batch.flatten(0, 1).numpy(), crops, strict=True):
+        np.copyto(place, crop if crop.dtype == place.dtype else crop / np.float32(255))
+    return {"crops": batch, **{key: [sample[key] for sample in samples] for key in ("name", "turn")}}
+
+
+def _room(shape: Sequence[int], kind: torch.dtype) -> Tensor:
+    """An empty tensor; in a worker as torch's default_collate has it: what lies in shared memory from the start is not copied there."""
+    if get_worker_info() is None:
+        return torch.empty(shape, dtype=kind)
+    storage = torch.UntypedStorage._new_shared(math.prod(shape) * kind.itemsize)
+    return torch.empty(0, dtype=kind).set_(storage).view(shape)  # type: ignore[call-overload]
 
 
 def finished(batch: dict[str, Any]) -> dict[str, Any]:
     """A raw batch, on any device, turned and as float32 (B, 3, h, w) in [0, 1]: equal to the bit to samples that are not raw."""
-    numbers: dict[Turn, list[int]] = {}
-    for number, turn in enumerate(batch["turn"]):
-        numbers.setdefault(turn, []).append(number)
-    done: dict[str, Any] = {"name": batch["name"]}
-    for key in ("hazy", "clear"):
-        crops = batch[key].permute(0, 3, 1, 2)
-        pictures = torch.empty(crops.shape, dtype=crops.dtype, device=crops.device)
-        for (upside_down, mirrored, quarters), which in numbers.items():
-            axes = [axis for axis, wanted in ((1, upside_down), (2, mirrored)) if wanted]
-            for number in which:
-                pictures[number] = torch.rot90(crops[number].flip(axes) if axes else crops[number], quarters, (1, 2))
-        done[key] = _as_float(pictures)
-    return done
+    crops: Tensor = batch["crops"]
+    hazy, clear = (_finished_by_opencv if crops.device.type == "cpu" else _finished_by_torch)(crops, batch["turn"])
+    return {"hazy": hazy, "clear": clear, "name": batch["name"]}
 
 
-def _as_float(crops: Tensor) -> Tensor:
-    """Bytes divided by 255 as numpy divides them: by a plain number CUDA would multiply with 1/255, which rounds otherwise."""
-    return crops if crops.dtype != torch.uint8 else crops / torch.full((), 255.0, device=crops.device)
+def _finished_by_opencv(crops: Tensor, turns: Sequence[Turn]) -> Tensor:
+    """(2, B, 3, h, w). Picture by picture, each while it is in the processor's cache: a third of the time that torch takes."""
+    pictures = torch.empty((*crops.shape[:2], 3, *crops.shape[2:4]))
+    planes = torch.empty(pictures.shape[2:], dtype=crops.dtype)
+    channels = list(planes.numpy())
+    for crop, turn, picture in zip(crops.flatten(0, 1).numpy(), [*turns, *turns], pictures.flatten(0, 1), strict=True):
+        upside_down, mirrored, quarters = turn
+        if upside_down or mirrored:
+            crop = cv2.flip(crop, _FLIPS[upside_down, mirrored])
+        if quarters:
+            crop = cv2.rotate(crop, _QUARTERS[quarters])
+        cv2.split(crop, channels)
+        picture.copy_(planes)
+        if crops.dtype == torch.uint8:
+            picture /= 255
+    return pictures
+
+
+def _finished_by_torch(crops: Tensor, turns: Sequence[Turn]) -> Tensor:
+    """The same by as few kernels as there are ways to turn, however large the batch."""
+    chosen = crops.permute(0, 1, 4, 2, 3)
+    pictures = torch.empty(chosen.shape, dtype=crops.dtype, device=crops.device)
+    for turn in {*turns}:
+        which = torch.tensor([number for number, other in enumerate(turns) if other == turn], device=crops.device)
+        upside_down, mirrored, quarters = turn
+        axes = [axis for axis, wanted in ((3, upside_down), (4, mirrored)) if wanted]
+        pictures[:, which] = torch.rot90(chosen[:, which].flip(axes), quarters, (3, 4))
+    # Bytes divided by 255 as numpy divides them: by a plain number CUDA would multiply with 1/255, which rounds otherwise.
+    return pictures if crops.dtype != torch.uint8 else pictures / torch.full((), 255.0, device=crops.device)
