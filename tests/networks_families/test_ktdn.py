@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import timm
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
 import parity
@@ -77,10 +78,24 @@ def test_imagenet_weights_from_a_file(tmp_path: Path) -> None:
         build_model("ktdn", pretrained=str(tmp_path / "text.pth"))
 
 
-def test_imagenet_weights_offline(monkeypatch: pytest.MonkeyPatch) -> None:
-    def offline(*_: object) -> str:
+def test_imagenet_weights_offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    asked = []
+
+    def offline(url: str) -> str:
+        asked.append(url)
         raise ConnectionError("no network")
 
-    monkeypatch.setattr(family, "hf_hub_download", offline)
-    with pytest.raises(UsageError, match=r"cannot be fetched from huggingface\.co.*\n.*pretrained=FILE"):
+    monkeypatch.setattr(family, "get_hf_file_metadata", offline)
+    monkeypatch.setattr(family, "try_to_load_from_cache", lambda *_: None)
+    monkeypatch.setattr(family, "hf_hub_download", lambda *_: pytest.fail("its retries take half a minute"))
+    with pytest.raises(UsageError, match=r"cannot be fetched from huggingface\.co.*\n.*model\.network\.pretrained=FILE"):
         build_model("ktdn", pretrained=True)
+    assert family.IMAGENET in asked[0]
+    # What was fetched once needs no network.
+    file = tmp_path / "model.safetensors"
+    whole = timm.create_model(family.ENCODER, pretrained=False).state_dict()
+    save_file(whole, file)
+    monkeypatch.setattr(family, "try_to_load_from_cache", lambda *_: str(file))
+    made = build_model("ktdn", pretrained=True)
+    assert isinstance(made, KTDN)
+    assert all(torch.equal(value, whole[key]) for key, value in made.encoder.state_dict().items())

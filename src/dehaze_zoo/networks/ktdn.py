@@ -10,7 +10,7 @@ from typing import Any
 
 import timm
 import torch
-from huggingface_hub import hf_hub_download
+from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url, try_to_load_from_cache
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -161,12 +161,17 @@ def _encoder(pretrained: bool | str | Path) -> nn.Module:
 
 
 def _fetched() -> str:
+    known = try_to_load_from_cache(IMAGENET, "model.safetensors")
+    if isinstance(known, str):
+        return known
     try:
+        get_hf_file_metadata(hf_hub_url(IMAGENET, "model.safetensors"))  # the download would retry for half a minute
         return hf_hub_download(IMAGENET, "model.safetensors")
     except Exception as error:  # the hub's client has a dozen errors for being offline
         raise UsageError(
             f"the encoder's ImageNet weights ({IMAGENET}) cannot be fetched from huggingface.co ({type(error).__name__}).\n"
-            "Give pretrained=FILE with its model.safetensors fetched elsewhere, or pretrained=false to start from random weights."
+            "Give pretrained=FILE (model.network.pretrained=FILE) with its model.safetensors fetched elsewhere, or pretrained=false to\n"
+            "start from random weights."
         ) from error
 
 
