@@ -268,12 +268,15 @@ def compose(verb: str, overrides: list[str]) -> DictConfig:
     from hydra import initialize_config_dir
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
 
     with initialize_config_dir(str(config_root()), version_base="1.3"):
         try:
             return hydra_compose(verb, [*overrides, f"verb={verb}"])
         except (HydraException, OmegaConfBaseException, ValueError) as error:  # ValueError: group=null
             raise UsageError(_explain(verb, overrides, error)) from error
+        except (YAMLError, UnicodeDecodeError) as error:  # of the user's own file, in config_dir or a package
+            raise UsageError(f"a yaml file is none: {_first_lines(error)}") from error
 
 
 def _explain(verb: str, overrides: list[str], error: Exception) -> str:

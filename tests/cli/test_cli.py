@@ -178,6 +178,9 @@ def test_config_dir_adds_the_users_own_yaml(tree: Path) -> None:
         cli.compose("try", ["model=mien", *search])
     with pytest.raises(UsageError, match="no such folder"):
         cli._search_path(["config_dir=/none/such"])
+    (own / "model" / "mine.yaml").write_text("network:\n- a\nb: {\n")
+    with pytest.raises(UsageError, match=r"(?s)yaml.*mine.yaml"):  # a typing error there is no traceback
+        cli.compose("try", ["model=mine", *search])
 
 
 def test_a_sweep_is_checked_whole_before_its_first_job(tree: Path) -> None:
