@@ -56,6 +56,11 @@ def test_transmission_and_airlight_are_koschmieders() -> None:
     assert 0.225 <= lights.min() < 0.3
     assert 0.95 < lights.max() <= 1.0
     assert 0.02 < np.ptp(lights, axis=1).max() <= 0.05 + 1e-6
+    bright = Degradation(**OFF | {"beta": (50.0, 50.0), "airlight": (1.0, 1.0), "tint": 0.025})
+    thin = Degradation(**OFF | {"beta": (0.7, 0.7), "airlight": (1.0, 1.0), "tint": 0.025})
+    assert bright.apply(clear, np.ones_like(depth), RNG(1)).max() == 1  # the picture is cut, not the airlight:
+    veils = np.array([thin.apply(clear * 0, np.ones_like(depth), RNG(i))[0, 0] for i in range(50)]) / (1 - np.exp(-1.4))
+    assert 1.01 < veils.max() <= 1.025 + 1e-5
 
 
 def test_darkening_and_noise_come_before_the_haze_and_spare_the_clear_partner() -> None:
@@ -87,7 +92,7 @@ def test_noise_is_of_three_kinds() -> None:
     # The covariance of the third kind is the one asked for, as far as an elementwise absolute value leaves it one.
     rng = RNG(5)
     rng.random()
-    basis = np.linalg.qr(rng.random((3, 3)))[0]
+    basis = np.linalg.svd(rng.random((3, 3)))[0]  # scipy.linalg.orth's
     asked = np.abs((25 / 255) ** 2 * basis.T @ np.diag(rng.random(3)) @ basis)
     left, singular, _ = np.linalg.svd(asked)
     assert np.cov((noisy(grey, RNG(5), 0, 0) - 0.5).reshape(-1, 3).T) == pytest.approx(

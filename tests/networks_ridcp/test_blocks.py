@@ -147,6 +147,7 @@ def test_the_alignment_keeps_each_samples_mean_and_survives_a_mean_of_zero() -> 
     assert torch.isfinite(warped.grad).all()
     torch.testing.assert_close(survived[0], out[0])
     assert torch.equal(survived[1], x[1])
+    assert torch.isfinite(align.add(x[:2].half(), warped[:2].half())).all()  # the ratio, 5e5, is more than a half can hold
 
 
 @pytest.mark.parametrize(("channels", "size"), [(3, (32, 40)), (512, (8, 8)), (3, (19, 27))])

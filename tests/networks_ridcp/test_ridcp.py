@@ -120,6 +120,8 @@ def test_alpha_is_told_and_refused() -> None:
         plain.codes(hazy, alpha=7)
     with pytest.raises(UsageError, match="finite"):
         stage2().codes(hazy, alpha=float("nan"))
+    with pytest.raises(UsageError, match=r"alpha=1e.07 is too large"):
+        stage2().codes(hazy, alpha=1e7)
 
 
 @torch.no_grad()
@@ -131,6 +133,9 @@ def test_matching_weights_are_set_in_the_papers_sign() -> None:
     assert net.quantiser.alpha == 14
     with pytest.raises(UsageError, match="1024 codes"):
         net.set_matching(torch.zeros(512), alpha=1.0)
+    for gap, alpha in ((matching_vector() / 0, 1.0), (matching_vector(), float("nan"))):
+        with pytest.raises(UsageError, match="not finite"):
+            net.set_matching(gap, alpha)
 
 
 def test_importing_drops_the_dead_and_leaves_ours_alone() -> None:

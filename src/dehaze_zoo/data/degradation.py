@@ -46,7 +46,7 @@ def noisy(clear: Floats, rng: np.random.Generator, colour: float = 0.4, grey: fl
         sigma = np.float32(rng.integers(levels[0], levels[1] + 1) / 255)
         added = sigma * rng.standard_normal(shape if kind < colour else (*shape[:2], 1), dtype=np.float32)
     else:
-        basis = np.linalg.qr(rng.random((3, 3)))[0]
+        basis = np.linalg.svd(rng.random((3, 3)))[0]
         covariance = np.abs((levels[1] / 255) ** 2 * basis.T @ np.diag(rng.random(3)) @ basis)
         # Elementwise absolute values may leave a negative eigenvalue: the root over singular values, numpy's own way, takes it.
         left, singular, _ = np.linalg.svd(covariance)
@@ -104,7 +104,7 @@ class Degradation:
     airlight: tuple[float, float] = (0.25, 1.0)
     """Common to the channels, of the range 1."""
     tint: float = 0.025
-    """Each channel's airlight is moved by up to this much, either way; the result is cut to [0, 1]."""
+    """Each channel's airlight is moved by up to this much, either way, also out of the range; the hazy picture is cut to it."""
     darken: float = 0.5
     """Probability of clear ** gamma."""
     gamma: tuple[float, float] = (1.5, 3.0)
@@ -130,14 +130,14 @@ class Degradation:
     def apply(self, clear: Floats, depth: Floats, rng: np.random.Generator) -> Floats:
         """Steps 1 to 6 on (H, W, 3) in [0, 1] with remoteness (H, W), cut at 1 (skies of built-in scenes lie beyond)."""
         t = transmission(2 * np.minimum(depth, 1), rng.uniform(*self.beta)).astype(np.float32)
-        airlight = np.clip(rng.uniform(*self.airlight) + rng.uniform(-self.tint, self.tint, 3), 0, 1).astype(np.float32)
+        airlight = (rng.uniform(*self.airlight) + rng.uniform(-self.tint, self.tint, 3)).astype(np.float32)
         # Every number is drawn whatever is switched on: switching one step leaves the others' numbers alone.
         darken, noise, compress = rng.random(3) < (self.darken, self.noise, self.jpeg)
         gamma, quality = rng.uniform(*self.gamma), int(rng.integers(self.quality[0], self.quality[1] + 1))
         within = rng.spawn(1)[0]
         shown = darkened(clear, gamma) if darken else clear
         shown = noisy(shown, within) if noise else shown
-        hazy = np.asarray(scatter(shown, t, airlight), np.float32)
+        hazy = np.asarray(np.clip(scatter(shown, t, airlight), 0, 1), np.float32)
         return jpeg(hazy, quality) if compress else hazy
 
     def crop(self, clear: Floats, depth: Floats, size: int, rng: np.random.Generator) -> tuple[Floats, Floats]:
@@ -158,7 +158,7 @@ class Degradation:
         hazy = self.apply(part, depth[y0:y1, x0:x1], rng)
         if side == short:
             inner = slice(top - y0, top - y0 + size), slice(left - x0, left - x0 + size)
-            pair = [np.clip(picture[inner], 0, 1) for picture in (hazy, part)]
+            pair = [picture[inner] for picture in (hazy, part)]
         else:
             pair = [resampled(picture, (y0, x0, y1, x1), (height, width), scale, window) for picture in (hazy, part)]
         return pair[0][:, mirror], pair[1][:, mirror]
@@ -218,7 +218,7 @@ class DegradedPairs(Samples):
         path, depth_path = self.files[index]
         rng = generator(_JUDGED_SEED, f"judged degradation {path.name}")
         clear, depth = (centre(array, self.crop) for array in _read(path, depth_path, self.depth_kind, rng))
-        hazy = np.clip(self.degradation.apply(clear, depth, rng), 0, 1)
+        hazy = self.degradation.apply(clear, depth, rng)
         return {"hazy": as_tensor(hazy), "clear": as_tensor(clear), "name": path.name}
 
 

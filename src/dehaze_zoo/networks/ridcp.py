@@ -6,6 +6,7 @@ that finds the clear codes in a hazy image, and a second decoder aligned to the 
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable
 from functools import partial
@@ -290,11 +291,13 @@ class RIDCP(nn.Module):
     def set_matching(self, frequency_gap: Tensor, alpha: float) -> None:
         """Stores matching weights f = P_haze - P_clear (codes,), the paper's sign, and the alpha to use by default.
 
-        Raises UsageError for another number of codes.
+        Raises UsageError for another number of codes, and for weights or an alpha that are not finite.
         """
         size = self.quantiser.embedding.num_embeddings
         if frequency_gap.shape != (size,):
             raise UsageError(f"matching weights of shape {tuple(frequency_gap.shape)} do not fit a codebook of {size} codes")
+        if not (frequency_gap.isfinite().all() and math.isfinite(alpha)):
+            raise UsageError(f"matching weights that are not finite numbers, or alpha={alpha:g}: the file is damaged or another's")
         self.quantiser.frequency_gap.copy_(frequency_gap)
         self.quantiser.alpha.fill_(alpha)
 

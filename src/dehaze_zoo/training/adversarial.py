@@ -21,8 +21,9 @@ class AdversarialModule(DehazingModule):
 
     Manual optimisation: every batch's terms, the discriminator's among them, are summed and go backward at once (each reaches its own
     parameters alone), and both optimisers step together after ``trainer.accumulate_grad_batches`` batches or at the epoch's end.
+    ``trainer.gradient_clip_val`` holds for each optimiser's gradients apart.
     Codes are counted over the epoch: train/perplexity (exp of their entropy; the codebook's size at best), train/dead_codes (never used).
-    The state dict holds ``discriminator.*`` besides ``network.*``. Raises UsageError for ``trainer.gradient_clip_val``.
+    The state dict holds ``discriminator.*`` besides ``network.*``.
     """
 
     def __init__(
@@ -42,6 +43,7 @@ class AdversarialModule(DehazingModule):
         self.code_use: Tensor | None = None
         """How often each code was used in this epoch so far, on this rank: (codes,)."""
         self._accumulate = 1
+        self._clip_at: float | int | None = None
 
     # ------------------------------------------------------------------------------------------------------------- the terms
 
@@ -77,15 +79,14 @@ class AdversarialModule(DehazingModule):
         return optimizers
 
     def configure_callbacks(self) -> Sequence[Callback]:
-        if self.trainer.gradient_clip_val:
-            raise UsageError("trainer.gradient_clip_val is not for trainings against a discriminator; leave it null.")
-        # Lightning refuses the key with manual optimisation, before on_fit_start; we do what it asks for.
+        # Lightning refuses both keys with manual optimisation, before on_fit_start; we do what they ask for.
         self._accumulate, self.trainer.accumulate_grad_batches = self.trainer.accumulate_grad_batches, 1
+        self._clip_at, self.trainer.gradient_clip_val = self.trainer.gradient_clip_val, None
         return [CodePicture()]
 
     def on_fit_start(self) -> None:
         super().on_fit_start()
-        self.trainer.accumulate_grad_batches = self._accumulate
+        self.trainer.accumulate_grad_batches, self.trainer.gradient_clip_val = self._accumulate, self._clip_at
 
     def training_step(self, batch: Mapping[str, Any], batch_idx: int) -> Tensor:
         total = super().training_step(batch, batch_idx)
@@ -105,7 +106,7 @@ class AdversarialModule(DehazingModule):
             optimizer.zero_grad()
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
-        """Checks both optimisers' gradients, then steps the discriminator's.
+        """Checks and clips both optimisers' gradients, then steps the discriminator's.
 
         Here both are unscaled by the same scale; after the generator's step an fp16 scaler changes it.
         """
@@ -115,6 +116,10 @@ class AdversarialModule(DehazingModule):
             if scaler is not None:
                 scaler.unscale_(other)
         super().on_before_optimizer_step(optimizer)
+        if self._clip_at:
+            clip = nn.utils.clip_grad_value_ if self.trainer.gradient_clip_algorithm == "value" else nn.utils.clip_grad_norm_
+            for each in (optimizer, *others):
+                clip([p for group in each.param_groups for p in group["params"]], self._clip_at)
         for other in others:
             if scaler is None:
                 other.step()

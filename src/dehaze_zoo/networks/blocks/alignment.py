@@ -82,4 +82,5 @@ class Alignment(nn.Module):
         """The sum, without the warping."""
         mean_x, mean_w = (y.float().mean(dim=(1, 2, 3), keepdim=True) for y in (x, warped))
         floor = torch.where(mean_w < 0, -self.smallest, self.smallest)
-        return torch.addcmul(x, warped, (mean_x / torch.where(mean_w.abs() < self.smallest, floor, mean_w)).to(x.dtype))
+        ratio = mean_x / torch.where(mean_w.abs() < self.smallest, floor, mean_w)
+        return torch.addcmul(x.float(), warped.float(), ratio).to(x.dtype)  # in half precision the ratio may be infinite

@@ -87,7 +87,10 @@ class MatchingQuantiser(VectorQuantiser):
                 f"alpha={alpha:g} was asked of RIDCP weights that hold no matching weights\n"
                 "leave alpha out (or 0), or acquire them: python -m dehaze_zoo.ridcp_matching checkpoint=FILE clear=DIR hazy=DIR"
             )
-        return (alpha * self.frequency_gap).exp()
+        factor = (alpha * self.frequency_gap).exp()
+        if not factor.isfinite().all():
+            raise UsageError(f"alpha={alpha:g} is too large for these matching weights: e to the power of it times them is no number")
+        return factor
 
 
 @torch.no_grad()
