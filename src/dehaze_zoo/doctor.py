@@ -22,11 +22,10 @@ def job(cfg: DictConfig, run_dir: Path) -> Outcome:
     from dehaze_zoo.data.contact_sheet import write_contact_sheet
     from dehaze_zoo.data.diagnosis import diagnose
     from dehaze_zoo.data.images import write_aside
-    from dehaze_zoo.data.layouts import LAYOUTS, find_root
+    from dehaze_zoo.data.layouts import check_on_disk, find_root
     from dehaze_zoo.inference.reporting import progress_bar, write_json
 
-    if cfg.data.set not in LAYOUTS:
-        raise UsageError(f"data={cfg.data.set} is made on the fly: there are no files to look at. Give data=SET data.root=DIR.")
+    check_on_disk(cfg.data.set, cfg.data.get("sets", ()))
     hazy, clear = (None if (folder := cfg.data.get(key)) is None else Path(folder) for key in ("hazy", "clear"))
     if (hazy is None) != (clear is None):
         raise UsageError("data.hazy and data.clear go together: give both folders, or data.root.")

@@ -9,7 +9,7 @@ import json
 import os
 import socket
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
@@ -83,14 +83,21 @@ def _start(pid: int) -> str | None:
 
 
 @contextmanager
-def alone(folder: Path) -> Iterator[bool]:
-    """A kernel's lock on a folder, waited for, which dies with its process; gives whether there is one to be had."""
+def alone(folder: Path, waiting: Callable[[], object] = lambda: None) -> Iterator[bool]:
+    """A kernel's lock on a folder, waited for, which dies with its process; gives whether there is one to be had.
+
+    ``waiting`` is called where another process has it.
+    """
     handle, locked = None, False
     with suppress(ImportError, OSError):  # Windows; file systems without it
         import fcntl
 
         handle = os.open(folder, os.O_RDONLY)
-        fcntl.flock(handle, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            waiting()
+            fcntl.flock(handle, fcntl.LOCK_EX)
         locked = True
     try:
         yield locked

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dehaze_zoo.cli import Outcome, launch
-from dehaze_zoo.errors import UsageError
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -18,12 +17,11 @@ def job(cfg: DictConfig, run_dir: Path) -> Outcome:
     """Writes a manifest for each split that is there and, where asked, the packed cache; checks a cache that is there, wholly."""
     from hydra.utils import instantiate
 
-    from dehaze_zoo.data.layouts import LAYOUTS, NoPairsError
+    from dehaze_zoo.data.layouts import LAYOUTS, NoPairsError, check_on_disk
     from dehaze_zoo.data.manifest import manifest_path, write_manifest
     from dehaze_zoo.inference.reporting import progress_bar
 
-    if cfg.data.set not in LAYOUTS:
-        raise UsageError(f"data={cfg.data.set} is made on the fly: there are no files to prepare. Give data=SET data.root=DIR.")
+    check_on_disk(cfg.data.set, cfg.data.get("sets", ()))
     data = instantiate(cfg.data)
     home, root = data.home()
     figures: dict[str, float] = {}

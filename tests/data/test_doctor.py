@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 import data_minis as minis
-from dehaze_zoo import doctor
+from dehaze_zoo import doctor, prepare
 from dehaze_zoo.cli import compose, run_verb
 from dehaze_zoo.data.decoder import decoder_stamp
 from dehaze_zoo.data.diagnosis import Diagnosis, diagnose, spans
@@ -112,6 +112,33 @@ def test_copies_under_every_hazy_name_are_no_duplicates(tmp_path: Path) -> None:
     minis.folders(tmp_path / "train" / "IN", tmp_path / "train" / "GT", [("1_1.png", "1_1.png"), ("1_2.png", "1_2.png")])
     shutil.copy(tmp_path / "train" / "GT" / "1_1.png", tmp_path / "train" / "GT" / "1_2.png")
     assert kinds(diagnose("reside_indoor", tmp_path)) == set()
+
+
+@pytest.mark.parametrize(("damage", "named"), [("renamed", ["clear", "fog"]), ("gone", ["hazy"])])
+def test_a_split_whose_folders_do_not_pair_is_named_though_another_is_whole(tmp_path: Path, damage: str, named: list[str]) -> None:
+    minis.reside_indoor(tmp_path)
+    minis.reside_outdoor(tmp_path)  # another set's folders, which are nobody's business here
+    if damage == "renamed":
+        (tmp_path / "ITS" / "hazy").rename(tmp_path / "ITS" / "fog")
+    else:
+        shutil.rmtree(tmp_path / "ITS" / "clear")
+    found = diagnose("reside_indoor", tmp_path)
+    said = {Path(p.file).name: p.what_to_do for p in found.problems if p.kind == "missing_partner"}
+    assert sorted(said) == named
+    assert not found.sound
+    assert all("looked for hazy|" in text and ("Renamed? data=folder" in text) == (damage == "renamed") for text in said.values())
+    (tmp_path / "ITS" / "clear.zip").write_bytes(b"PK")  # half unpacked: what is missing is in there
+    found = diagnose("reside_indoor", tmp_path)
+    assert found.sound
+    assert any("clear.zip" in problem.what_to_do for problem in found.problems)
+
+
+def test_sets_that_are_not_on_disk_are_told_what_they_are(tmp_path: Path) -> None:
+    for verb, job in (("doctor", doctor.job), ("prepare", prepare.job)):
+        with pytest.raises(UsageError, match=r"several sets, reside_indoor, reside_outdoor: name one"):
+            run_verb(verb, job, ["data=mixed", f"run_dir={tmp_path / 'run'}"])
+        with pytest.raises(UsageError, match="made on the fly"):
+            run_verb(verb, job, ["data=synthetic", f"run_dir={tmp_path / 'run'}"])
 
 
 def test_a_download_in_parts_is_incomplete_not_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

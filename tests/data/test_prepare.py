@@ -27,7 +27,7 @@ from dehaze_zoo.data.cache import Cache, open_cache
 from dehaze_zoo.data.datamodule import PairDataModule
 from dehaze_zoo.data.diagnosis import diagnose
 from dehaze_zoo.data.layouts import find_pairs
-from dehaze_zoo.data.manifest import StaleError, read_manifest, write_manifest
+from dehaze_zoo.data.manifest import StaleError, manifest_path, read_manifest, write_manifest
 from dehaze_zoo.data.packed import TornError, read_packed, write_packed
 from dehaze_zoo.data.samplers import Token
 from dehaze_zoo.data.table import PairTable
@@ -137,6 +137,19 @@ def test_the_pictures_own_folder_may_be_the_root(tmp_path: Path, name: str, belo
         warnings.simplefilter("error")
         assert [len(data._found(split).pairs) for split in splits] == [expected[split] for split in splits]
     assert diagnose(set_name, root).sound
+
+
+@pytest.mark.parametrize("place", ["ITS/hazy", "ITS/hazy/prepared", "ITS/clear", "ITS/linked"])
+def test_a_manifest_among_the_pictures_is_refused_since_it_would_be_stale_at_once(tmp_path: Path, place: str) -> None:
+    minis.reside_indoor(tmp_path)
+    (tmp_path / "ITS" / "linked").symlink_to("hazy")
+    found = find_pairs("reside_indoor", tmp_path, "train")
+    with pytest.raises(UsageError, match=r"data.prepared=.* lies among the pictures"):
+        write_manifest(manifest_path(tmp_path / place, "reside_indoor", "train"), tmp_path, found)
+    assert not (tmp_path / "ITS" / "hazy" / "prepared").exists()
+    path = manifest_path(tmp_path / "ITS" / "hazy" / ".hidden", "reside_indoor", "train")
+    write_manifest(path, tmp_path, found)
+    assert len(read_manifest(path, tmp_path)) == 6
 
 
 def test_no_manifest_is_written_over_missing_partners(tmp_path: Path) -> None:
@@ -251,7 +264,9 @@ def test_an_interrupted_or_failing_packing_leaves_the_old_one(tmp_path: Path) ->
     assert [path.name for path in tmp_path.iterdir() if path.name.endswith(".part")] == []
 
 
-def test_one_of_several_packs_and_the_others_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_of_several_packs_and_the_others_wait(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     table, packs, whys, start = its(tmp_path), [], [], threading.Barrier(3)
     pack = caching._pack
 
@@ -271,6 +286,7 @@ def test_one_of_several_packs_and_the_others_wait(tmp_path: Path, monkeypatch: p
     for thread in threads:
         thread.join()
     assert packs == [tmp_path / "home" / "c"]
+    assert capsys.readouterr().out.count("another process packs it; waiting") == 2
     assert sorted(whys) == ["", "", "there was none"]
 
 

@@ -88,7 +88,7 @@ def open_cache(path: Path, table: PairTable, whole: bool = False, watch: Watch =
         return cache, ""
     with suppress(OSError):  # write_packed says why
         path.parent.mkdir(parents=True, exist_ok=True)
-    with alone(path.parent) as locked:
+    with alone(path.parent, lambda: print(f"{path}: another process packs it; waiting until it has.", flush=True)) as locked:
         cache, why = _sound(path, table, whole)  # packed by another meanwhile
         if cache is not None:
             return cache, ""

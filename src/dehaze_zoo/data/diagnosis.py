@@ -11,9 +11,24 @@ from pathlib import Path
 from typing import Any
 
 from dehaze_zoo.data.examine import Facts, alike, examine_all
-from dehaze_zoo.data.hints import packed
-from dehaze_zoo.data.layouts import SUFFIXES, NoPairsError, Pair, PairList, find_pairs, find_pictures, hazy_folders, layout_of, pair_folders
-from dehaze_zoo.data.sets import BORDER, Layout, Split
+from dehaze_zoo.data.hints import packed, renamed
+from dehaze_zoo.data.layouts import (
+    CLEAR_FOLDERS,
+    DEEPEST,
+    HAZY_FOLDERS,
+    SUFFIXES,
+    NoPairsError,
+    Pair,
+    PairList,
+    find_pairs,
+    find_pictures,
+    hazy_folders,
+    layout_of,
+    pair_folders,
+    pictures,
+    subfolders,
+)
+from dehaze_zoo.data.sets import BORDER, Layout, Split, strangers
 
 JUNK = ("thumbs.db", "desktop.ini")
 _FEW = 3  # clear pictures without hazy ones, or a twentieth of them all: a loss, to be named; more may be still to come
@@ -148,7 +163,25 @@ def _parts(layout: Layout, root: Path | None, hazy: Path | None, clear: Path | N
         for name, split in layout.splits.items()
         if split.pairs and name not in likely
     ]
+    taken = [folder for part in parts for folder in (part.found.hazy, part.found.clear)]
+    for name in missing if not packed(root) else ():
+        absent += _without_partners(layout, name, root, taken)
     return parts, absent
+
+
+def _without_partners(layout: Layout, split: str, root: Path, taken: Sequence[Path], levels: int = DEEPEST) -> Iterator[Finding]:
+    """Folders of pictures where this split's would lie, though it was not found: renamed ones, or one whose partner is not there."""
+    for folder in subfolders(root) if levels else ():
+        if folder.name.lower() in layout.splits[split].folders:
+            for path in subfolders(folder):
+                if path.name.lower() not in strangers(layout) and not {path, *path.parents} & {*taken} and next(pictures(path), None):
+                    looked = f"{'|'.join((*layout.hazy, *HAZY_FOLDERS))} beside {'|'.join((*layout.clear, *CLEAR_FOLDERS))}"
+                    said = (
+                        f"Pictures where those of {split} would lie, but no pair of folders: looked for {looked}. {renamed(folder)}".strip()
+                    )
+                    yield Finding("missing_partner", str(path), said)
+        elif folder.name.lower() not in strangers(layout):
+            yield from _without_partners(layout, split, folder, taken, levels - 1)
 
 
 def _same(one: PairList, other: PairList) -> bool:
@@ -172,7 +205,7 @@ def _too_few(layout: Layout, part: Part, facts: dict[Path, Facts]) -> Finding | 
     if count > published:
         said = f"{count:,} {part.split} pairs where the published set has {published:,}: another release, or copies among them."
         return Finding("stranger", str(part.found.hazy), said)
-    said = f"A part of the set: {count:,} of {published:,} {part.split} pairs, scenes {spans(part.scenes)}"
+    said = f"A part of the set: {count:,} of {published:,} {part.split} pairs, scenes {spans(part.scenes) or 'none'}"
     said += f" ({len(part.scenes):,} of {scenes:,})." if scenes else "."
     if scenes and published % scenes == 0:
         each, have = published // scenes, Counter(pair.scene for pair in part.found.pairs)

@@ -14,7 +14,7 @@ _MANY = 200  # folders and pictures looked at: a hint must not take minutes
 
 def hint(layout: Layout, root: Path) -> str:
     """One line on what ``root`` seems to be and what to give instead; empty where nothing can be said."""
-    return _above(root) or _one_part(layout, root) or _another(layout, root) or _deeper(layout, root) or _renamed(root) or packed(root)
+    return _above(root) or _one_part(layout, root) or _another(layout, root) or _deeper(layout, root) or renamed(root) or packed(root)
 
 
 def packed(root: Path) -> str:
@@ -51,7 +51,7 @@ def _deeper(layout: Layout, root: Path) -> str:
     return f"{place.hazy.parent} lies too deep: give data.root={place.hazy.parents[1]}." if place and len(place.way) > DEEPEST else ""
 
 
-def _renamed(root: Path) -> str:
+def renamed(root: Path) -> str:
     """Two folders side by side whose pictures pair by their names, though the folders' own names say nothing."""
     for folder in (root, *subfolders(root)):
         inside = [path for path in subfolders(folder) if next(pictures(path), None)]

@@ -76,6 +76,13 @@ def layout_of(set_name: str) -> Layout:
     return LAYOUTS[set_name]
 
 
+def check_on_disk(set_name: str, sets: Iterable[str] = ()) -> None:
+    """UsageError for what data= may name besides the sets on disk: ``sets`` mixed, and what is made."""
+    if set_name not in LAYOUTS:
+        why = f"is several sets, {', '.join(sets)}: name one" if sets else "is made on the fly: there are no files to look at"
+        raise UsageError(f"data={set_name} {why}. Give data=SET data.root=DIR.")
+
+
 def find_root(set_name: str, root: str | os.PathLike[str] | None) -> Path:
     """Where a set lies: ``root``, or $DEHAZE_ZOO_DATA/<set>. UsageError where neither is given or there is no such folder."""
     layout = layout_of(set_name)

@@ -15,7 +15,7 @@ import numpy as np
 from dehaze_zoo.data.layouts import PairList, subfolders
 from dehaze_zoo.data.packed import TornError, read_packed, write_packed
 from dehaze_zoo.data.table import PairTable
-from dehaze_zoo.errors import ImageError
+from dehaze_zoo.errors import ImageError, UsageError
 
 Watch = Callable[[int, int], None]
 """Told how many of how many files are done."""
@@ -34,8 +34,15 @@ def write_manifest(path: Path, root: Path, found: PairList, watch: Watch = lambd
     """Read every file of the pairs for its hash, on all cores, and write the manifest; gives the table that it holds.
 
     Folders are kept relative to ``root``, so that the set may be moved. Raises ImageError for a file that cannot be read, UsageError for
-    pictures without a partner or a disk that cannot be written.
+    pictures without a partner, a place among the pictures, or a disk that cannot be written.
     """
+    for folder in (found.hazy, found.clear):
+        inside = os.path.relpath(os.path.realpath(path.parent), os.path.realpath(folder)).split(os.sep)
+        if inside[0] != ".." and not any(name.startswith(".") for name in inside if name != "."):
+            raise UsageError(
+                f"data.prepared={path.parent} lies among the pictures in {folder}: writing there would make the manifest older than them.\n"
+                "Give another folder, or none: then it is .dehaze_zoo in the set's root."
+            )
     table = PairTable.of(found.hazy, found.clear, found.strict())
     with suppress(OSError):  # write_packed says why
         path.parent.mkdir(parents=True, exist_ok=True)  # before looking: in the pictures' own folder it is a change
