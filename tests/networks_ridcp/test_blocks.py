@@ -130,6 +130,15 @@ def test_offsets_that_are_not_finite_are_named(bad: float) -> None:
         conv(torch.randn(1, 16, 8, 8), moves)
 
 
+def test_an_exported_operator_outlives_what_is_not_finite() -> None:
+    conv, f, moves = deformable(), torch.randn(1, 16, 8, 8), torch.zeros(1, 108, 8, 8)
+    program = torch.export.export(conv, (f, moves))
+    assert any("nan_to_num" in str(node.target) for node in program.graph.nodes)  # without, the next call would end the process
+    torch.testing.assert_close(program.module()(f, moves), conv(f, moves))
+    moves[0, 3, 2, 2] = float("nan")
+    assert program.module()(f, moves).shape == f.shape
+
+
 def test_the_alignment_keeps_each_samples_mean_and_survives_a_mean_of_zero() -> None:
     align = alignment.Alignment(16)
     x, warped = torch.rand(3, 16, 5, 5), torch.rand(3, 16, 5, 5) - 0.2

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 
 import parity
 import tiny
+from dehaze_zoo.checkpoints.create import create_model
 from dehaze_zoo.checkpoints.writing import write_safetensors
 from dehaze_zoo.cli import compose
 from dehaze_zoo.errors import UsageError
@@ -357,6 +358,21 @@ def test_stage_2_is_as_wide_as_its_stage_1(stage1: Path) -> None:
         build_module(compose("train", [*words, "model.discriminator.channels=512"]))
     with pytest.raises(UsageError, match=r"width 32, this network 64.*\n.*\+model.network.width out"):
         build_module(compose("train", [*words, "+model.network.width=64"]))
+
+
+def test_a_checkpoint_says_what_it_is_of(stage1: Path, tmp_path: Path) -> None:
+    """So that predict, evaluate and create_model need no +model.network.width."""
+    words = [word for word in recipe(2, stage1) if word not in BOTH]
+    tiny.train(tmp_path / "run", *words, *SHORT, "trainer.max_epochs=1")
+    checkpoint = tmp_path / "run" / "checkpoints" / "best.ckpt"
+    net: Any = create_model("ridcp", checkpoint)
+    assert net.quantiser.embedding.weight.shape == (32, 256)
+    assert net.codes(parity.image(1, 8, 8)).shape == (1, 8, 8)
+    assert torch.load(checkpoint, weights_only=True)["design"]["overrides"] == {"codebook_size": 32, "width": 32, "depth": 1}
+    with pytest.raises(UsageError, match="another network"):
+        create_model("ridcp", checkpoint, width=64)
+    with pytest.raises(UsageError, match="another network"):
+        create_model("ridcp_nat", checkpoint)
 
 
 def test_half_precision_trains_both_stages(stage1: Path, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ def create_model(name: str, checkpoint: str | Path | None = None, **overrides: A
     """The network ``name`` in eval mode, on the CPU, in float32: (B, 3, H, W) RGB in [0, 1] to restored, unclamped.
 
     ``checkpoint`` is a weights file (an authors' file, our .ckpt or .safetensors), "shipped" for the weights in the package, or None
-    for a fresh initialisation from torch's seed. ``overrides`` change the design; those that a .safetensors of ours names for
+    for a fresh initialisation from torch's seed. ``overrides`` change the design; those that a file of ours names for
     this model hold where none (or None) are given. Raises UsageError for an unknown name or override, or a checkpoint that does not fit.
     """
     if checkpoint == "shipped":

@@ -79,9 +79,18 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
 
 def whole_design(path: str | Path | None, model: str, given: Mapping[str, Any]) -> dict[str, Any]:
     """The overrides to build ``model`` with: those ``given`` (None: not given), else those that a file of ours says it was built with."""
-    metadata = read_metadata(path) if path is not None else {}
-    stored = metadata["overrides"] if metadata.get("model") == model else {}
+    account = _account(path) if path is not None else {}
+    stored = account["overrides"] if account.get("model") == model else {}
     return {**stored, **{key: value for key, value in given.items() if value is not None}}
+
+
+def _account(path: str | Path) -> dict[str, Any]:
+    """``read_metadata``'s, also of a training's .ckpt."""
+    if not Path(path).is_file() or _is_safetensors(Path(path)):
+        return read_metadata(path)
+    held = read_object(path)
+    found = held.get("design") if isinstance(held, Mapping) else None
+    return dict(found) if isinstance(found, Mapping) and isinstance(found.get("overrides"), Mapping) else {}
 
 
 def load_into(net: nn.Module, path: str | Path) -> None:

@@ -103,7 +103,8 @@ def build_module(cfg: DictConfig) -> DehazingModule:
     settings: dict[str, Any] = OmegaConf.to_container(cfg.model, resolve=True)  # type: ignore[assignment]
     recipe: type[DehazingModule] = made({"_target_": settings["_target_"], "_partial_": True}).func
     settings = recipe.settled(settings)
-    network = build_model(**settings.pop("network"))
+    design = settings.pop("network")
+    network = build_model(**design)
     settings.pop("recipe")
     losses = {}
     for name, loss in OmegaConf.to_container(cfg.loss, resolve=True).items():  # type: ignore[union-attr]
@@ -122,6 +123,8 @@ def build_module(cfg: DictConfig) -> DehazingModule:
         on_nan=cfg.on_nan,
         compiled=cfg.compile,
     )
+    # Numbers alone: files, such as pretrained weights, are not there elsewhere.
+    module.design = {"model": design["name"], "overrides": {key: value for key, value in design.items() if isinstance(value, (int, float))}}
     return module
 
 

@@ -74,6 +74,8 @@ class DehazingModule(LightningModule):
         self.schedule, self.norm = schedule, norm
         self.loss_scale, self.seed, self.on_nan = loss_scale, seed, on_nan
         self.compiled = compiled
+        self.design: dict[str, Any] = {}
+        """What the network was built as, {"model", "overrides"}; checkpoints carry it."""
         self.before: dict[str, str] = {}
         """The files that runs before this one made for it, by key."""
         self._compiled: dict[str, Callable[..., Any]] = {}
@@ -323,7 +325,7 @@ class DehazingModule(LightningModule):
     # ---------------------------------------------------------------------------------------------------------- checkpoints
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["figures"], checkpoint["optimizers"] = self.figures, self._kinds()
+        checkpoint["figures"], checkpoint["optimizers"], checkpoint["design"] = self.figures, self._kinds(), self.design
         checkpoint["sums"], checkpoint["counts"] = self._noted(), dict(self.counts)
 
     def _kinds(self) -> list[str]:

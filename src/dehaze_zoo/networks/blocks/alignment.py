@@ -36,8 +36,10 @@ class DeformableConv(nn.Module):
 
     def forward(self, f: Tensor, moves: Tensor) -> Tensor:
         offset, mask = moves.float().split((18 * self.groups, 9 * self.groups), dim=1)
+        if torch.compiler.is_compiling():
+            offset = offset.nan_to_num()  # a graph cannot raise; NaN would end the process that runs it
         # One sum instead of a map of flags: it is finite exactly when all are (or they are astronomically wrong).
-        if not torch.compiler.is_compiling() and not bool(offset.detach().sum().isfinite()):
+        elif not bool(offset.detach().sum().isfinite()):
             raise NonFiniteOffsets("RIDCP's alignment got offsets that are not finite: the image or the weights hold NaN or infinity")
         with torch.autocast(f.device.type, enabled=False):
             out = self._convolve(f.float(), offset, mask)
