@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from benchmark_minis import pairs, run
+from dehaze_zoo.benchmark import compare
 from dehaze_zoo.checkpoints.shipped import shipped_weights
 from support import shared_dir
 
@@ -72,6 +73,22 @@ def test_a_click_on_a_head_sorts(page: Any) -> None:
     assert rising == sorted(rising)
     assert falling != rising
     assert head.get_attribute("aria-sort") == "ascending"
+
+
+def test_what_another_decoder_read_is_marked_and_explained(browser: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = ["models=[identity]", "data=[reside_indoor]", f"++roots.reside_indoor='{pairs(tmp_path / 'sots', scenes=3)}'", "examples=1"]
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setattr(compare, "decoder_stamp", lambda: {"probe": "0123456789abcdef", "pillow": "9.0.0"})
+        run(tmp_path / "elsewhere", *words)
+    run(tmp_path / "here", *words)
+    wrong: list[str] = []
+    page = opened(browser, tmp_path / "here" / "leaderboard.html", wrong)
+    assert column(page, "board", 1) == ["1", "–"]
+    assert column(page, "board", 2) == ["identity", "identity (decoder 01234567) ‡"]
+    assert "pillow 9.0.0 there" in page.locator("#decoders").inner_text()
+    assert column(page, "pairs", 1) == ["identity − identity (decoder 01234567) ‡"]
+    page.close()
+    assert wrong == []
 
 
 def test_the_protocol_changes_the_figures(page: Any) -> None:

@@ -31,7 +31,8 @@ PROBE = (
 def decoder_stamp() -> dict[str, str]:
     """The SHA-256 (first 16 digits) of a probe JPEG's pixels as data/images.py decodes them, and the libraries' versions.
 
-    {"probe", "pillow", "libjpeg", "numpy"}; goes into environment.json and metrics.json. Equal probes mean equal pixels.
+    {"probe", "pillow", "libjpeg", "numpy"}; goes into environment.json, metrics.json and the benchmark's tables. Equal probes
+    mean equal pixels.
     """
     pixels = read_bytes(PROBE, "the probe")
     turbo = features.version_feature("libjpeg_turbo")
