@@ -24,7 +24,6 @@ demo: .venv/installed  ## train gunet_t on synthetic haze for 3 minutes, compare
 	$(PY) -m dehaze_zoo.demo
 
 demo-app: .venv/installed  ## a page in the browser to try it on your own pictures
-	@$(PY) -c 'import gradio' 2>/dev/null || $(PY) -m pip install -q -e '.[app]'
 	$(PY) -m dehaze_zoo.app
 
 test: .venv/installed lint  ## ruff, mypy and all tests (15 minutes on 2 cores)
