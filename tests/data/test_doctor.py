@@ -90,6 +90,19 @@ def test_links_onto_themselves_are_strangers(tmp_path: Path) -> None:
     assert all("circle" in problem.what_to_do for problem in diagnosis.problems if problem.kind == "stranger")
 
 
+def test_a_link_back_up_makes_no_pairs_of_clear_pictures(tmp_path: Path) -> None:
+    """From hazy/ to the folder that holds clear/ too; and from the root out to where other sets lie."""
+    root = tmp_path / "reside"
+    minis.reside_indoor(root)
+    minis.reside_indoor(tmp_path / "another")
+    (root / "ITS" / "hazy" / "back").symlink_to(root / "ITS")
+    (root / "out").symlink_to(tmp_path)
+    found = diagnose("reside_indoor", root)
+    assert found.pairs == 12
+    assert kinds(found) == {("stranger", "back"), ("stranger", "out")}
+    assert all("circle" in problem.what_to_do for problem in found.problems if problem.kind == "stranger")
+
+
 def test_resides_own_border_is_no_mismatch(tmp_path: Path) -> None:
     minis.folders(tmp_path / "hazy", tmp_path / "gt", [("1400_1.png", "1400.png")], (460, 620), (480, 640))
     assert kinds(diagnose("reside_indoor", tmp_path)) == set()

@@ -20,6 +20,7 @@ from dehaze_zoo.data.layouts import (
     NoPairsError,
     Pair,
     PairList,
+    circular,
     find_pairs,
     find_pictures,
     hazy_folders,
@@ -312,7 +313,7 @@ def _strangers(folders: Sequence[Path], root: Path | None, facts: dict[Path, Fac
         for path in sorted(folder.iterdir()) if folder not in inside else ():
             if path.is_file() and (path.name.startswith(".") or path.name.lower() in JUNK):
                 yield Finding("stranger", str(path), "A leftover of the operating system: delete it.")
-            elif path.is_symlink() and _astray(path) == _CIRCLE:  # others may lead to what is not mounted, of other sets
+            elif path.is_symlink() and _leads_up(path):  # others may lead to what is not mounted, of other sets
                 yield Finding("stranger", str(path), _CIRCLE)
 
 
@@ -322,7 +323,7 @@ def _unknown(folder: Path, facts: dict[Path, Facts], above: tuple[str, ...]) -> 
         if path.is_symlink() and (why := _astray(path)):
             yield path, why
         elif path.is_dir():
-            if real in above:
+            if circular(real, above):
                 yield path, "A link to a folder that it lies in, a circle: remove it."
             elif path not in facts and not path.name.startswith("."):  # .dehaze_zoo among them
                 yield from _unknown(path, facts, (*above, real))
@@ -332,6 +333,11 @@ def _unknown(folder: Path, facts: dict[Path, Facts], above: tuple[str, ...]) -> 
             yield path, "Not a picture: move it out of the pictures' folder."
         elif path not in facts:
             yield path, "A picture whose name belongs to no pair: move it away."
+
+
+def _leads_up(link: Path) -> bool:
+    """Whether a link leads back to itself or to a folder that it lies in."""
+    return _astray(link) == _CIRCLE or circular(os.path.realpath(link), (os.path.realpath(link.parent),))
 
 
 def _astray(link: Path) -> str:

@@ -281,7 +281,7 @@ def _places(
     folder: Path, levels: int, hazy: tuple[str, ...], clear: tuple[str, ...] | None, way: tuple[str, ...] = (), seen: tuple[str, ...] = ()
 ) -> Iterator[Place]:
     real = os.path.realpath(folder)
-    if real in seen:  # a circle of links
+    if circular(real, seen):
         return
     below = subfolders(folder)
     names = {path.name.lower(): path for path in below}
@@ -326,10 +326,15 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return False
 
 
+def circular(real: str, above: Iterable[str]) -> bool:
+    """Whether a folder's real path is one of those that a walk came through, or holds one: a link has led back up."""
+    return any(path == real or path.startswith(real.rstrip(os.sep) + os.sep) for path in above)
+
+
 def pictures(folder: Path, seen: frozenset[str] = frozenset()) -> Iterator[Path]:
     """The pictures in a folder and below, by their suffix, in no order; dot-files and circles of links are left out."""
     real = os.path.realpath(folder)
-    if real in seen or not os.path.isdir(real):  # a circle of links
+    if circular(real, seen) or not os.path.isdir(real):
         return
     with os.scandir(folder) as entries:
         for entry in entries:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from dehaze_zoo.data.layouts import PairList, subfolders
+from dehaze_zoo.data.layouts import PairList, circular, subfolders
 from dehaze_zoo.data.packed import TornError, read_packed, write_packed
 from dehaze_zoo.data.table import PairTable
 from dehaze_zoo.errors import ImageError, UsageError
@@ -87,5 +87,5 @@ def _tree(folder: Path, above: tuple[str, ...]) -> Iterator[Path]:
         yield folder
         for below in subfolders(folder):
             real = os.path.realpath(below)
-            if real not in above:
+            if not circular(real, above):
                 yield from _tree(below, (*above, real))
