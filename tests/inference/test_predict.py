@@ -338,6 +338,18 @@ def test_stdin_to_stdout(tmp_path: Path) -> None:
     assert np.array_equal(back, wide)
 
 
+def test_a_pipe_that_ends_early_or_brings_no_picture_is_one_line(tmp_path: Path) -> None:
+    data = cv2.imencode(".png", scene())[1].tobytes()
+    words = ["model=identity", "trainer=cpu", "input=-", "output=-"]
+    command = [sys.executable, "-m", "dehaze_zoo.predict", *words, f"run_dir={tmp_path / 'run'}"]
+    with open("/dev/full", "wb") as full:
+        for content, out, why in ((data, full, "stdout: could not be written"), (data[:80], subprocess.PIPE, "stdin: is damaged")):
+            done = subprocess.run(command, input=content, stdout=out, stderr=subprocess.PIPE)
+            said = done.stderr.decode().splitlines()
+            assert (done.returncode, len(said)) == (1, 1), said
+            assert said[0].startswith(f"failed {why}")
+
+
 def test_large_pictures_and_wrong_names_are_said(tmp_path: Path) -> None:
     folder = tmp_path / "in"
     folder.mkdir()

@@ -99,6 +99,27 @@ def test_what_is_no_video_is_named(tmp_path: Path) -> None:
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["b.mp4", "report.json"]
 
 
+def test_unknown_codecs_and_cut_videos_are_named_once(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    film(tmp_path / "a.mkv", frames=30)
+    whole = (tmp_path / "a.mkv").read_bytes()
+    for name, data in (
+        ("codec", whole.replace(b"V_MPEG4", b"V_XPEG4")),
+        ("cut", whole[: len(whole) // 3]),
+        ("sound", whole.replace(b"A_AAC", b"A_XXC")),
+    ):
+        (tmp_path / "in" / f"{name}.mkv").write_bytes(data)
+    code, report = run(tmp_path / "in", tmp_path / "out")
+    said = {Path(entry["file"]).stem: entry["why"] for entry in report["failed"]}
+    assert (code, len(report["failed"])) == (1, 3)
+    assert "codec that is not known" in said["codec"]
+    assert said["cut"].startswith("is cut off: it ends after")
+    assert said["sound"].startswith("audio 1 could not be kept")
+    assert sorted(path.name for path in (tmp_path / "out").glob("*.mkv")) == ["cut.mkv", "sound.mkv"]
+    assert 0 < len(read(tmp_path / "out" / "cut.mkv")[0]) < 20
+    assert len(read(tmp_path / "out" / "sound.mkv")[0]) == 30
+
+
 def test_flicker_is_held_down_and_a_cut_is_a_cut() -> None:
     random, steady = np.random.default_rng(0), Steady()
     hazy = np.tile(np.linspace(90, 160, 96)[None, :, None], (64, 1, 3)).astype(np.uint8)

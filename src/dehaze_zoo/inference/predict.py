@@ -151,19 +151,32 @@ def _through_folder(run: Run, sources: Sources, recipe: dict[str, Any], redo: bo
 
 
 def _through_pipe(run: Run, source: str, output: str) -> Outcome:
-    """One picture from stdin or a file to stdout, or from stdin into the folder as stdin.<format>."""
-    picture = read_picture("stdin", run.max_pixels, sys.stdin.buffer.read()) if source == "-" else read_picture(source, run.max_pixels)
-    restored = run.restore(Path(source), picture)
-    suffix = next(suffix for suffix, form in SUFFIXES.items() if form == picture.format)
-    if output == "-":
-        sys.stdout.buffer.write(encode_picture(Path("stdout" + suffix), restored, picture))
-        sys.stdout.buffer.flush()
-    else:
-        write_picture(run.output / f"stdin{suffix}", restored, picture)
+    """One picture from stdin or a file to stdout, or from stdin into the folder as stdin.<format>; code 1 where it could not be."""
+    try:
+        picture = read_picture("stdin", run.max_pixels, sys.stdin.buffer.read()) if source == "-" else read_picture(source, run.max_pixels)
+        restored = run.restore(Path(source), picture)
+        suffix = next(suffix for suffix, form in SUFFIXES.items() if form == picture.format)
+        if output == "-":
+            _write_to_stdout(encode_picture(Path("stdout" + suffix), restored, picture))
+        else:
+            write_picture(run.output / f"stdin{suffix}", restored, picture)
+    except ImageError as error:
+        say_failures([failure(source, error)])
+        return Outcome(1, {"done": 0, "failed": 1})
     for said in (run.form.said, *(entry["note"] for entry in run.notes)):
         if said:
             Console(stderr=True, soft_wrap=True).print(escape(said), highlight=False)
     return Outcome(0, {"done": 1, "failed": 0})
+
+
+def _write_to_stdout(data: bytes) -> None:
+    try:
+        with open(
+            sys.stdout.fileno(), "wb", closefd=False
+        ) as out:  # not sys.stdout's own buffer, which Python would flush again at its end
+            out.write(data)
+    except OSError as error:  # closed by who reads it, or a full disk behind it
+        raise ImageError("stdout", f"could not be written: {error.strerror or error}") from error
 
 
 def restore_files(run: Run, files: Sequence[Path], place: Mapping[Path, Path], done: Done, save: Callable[[], None]) -> None:

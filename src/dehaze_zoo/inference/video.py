@@ -80,7 +80,7 @@ def restore_video(restore: Callable[[Picture, int], Array], source: Path, target
             yield from _pass_on(read, write, restored, frames, lambda: bar.advance(task))
         os.replace(aside, target)
     except (av.error.FFmpegError, OSError) as error:
-        raise ImageError(source, f"could not be restored as a video: {error}") from error
+        raise ImageError(source, f"could not be restored as a video: {error.strerror or error}") from error
     finally:
         bar.remove_task(task)
         with contextlib.suppress(OSError):
@@ -96,7 +96,7 @@ def _frames(read: Any) -> int:
 def _pass_on(read: Any, write: Any, restored: Callable[[Array, int], Array], frames: int, count: Callable[[], None]) -> Iterator[str]:
     """Video through ``restored``, audio as it is; yields what could not be decoded."""
     from av import VideoFrame
-    from av.error import FFmpegError
+    from av.error import DecoderNotFoundError, FFmpegError
 
     video, audio = read.streams.video[0], {}
     video.thread_type = "AUTO"
@@ -108,8 +108,10 @@ def _pass_on(read: Any, write: Any, restored: Callable[[Array, int], Array], fra
             yield f"audio {stream.index} could not be kept: {error}"
     held: list[Any] = []  # audio that comes before the first frame: the header must be complete first
     due: dict[int, float] = {}  # times of what was read and has not come out of the decoder
-    done = 0
+    done, end = 0, 0.0
     for packet in read.demux(video, *(stream for stream in read.streams.audio if stream.index in audio)):
+        if packet.pts is not None:
+            end = max(end, float((packet.pts + (packet.duration or 0)) * packet.time_base))
         if packet.stream.index in audio:
             if packet.dts is not None:
                 packet.stream = audio[packet.stream.index]
@@ -119,9 +121,11 @@ def _pass_on(read: Any, write: Any, restored: Callable[[Array, int], Array], fra
                 due[packet.pts] = float(packet.pts * packet.time_base)
             try:
                 decoded = packet.decode()
+            except DecoderNotFoundError as error:
+                raise ImageError(read.name, "is in a codec that is not known here", "Convert it, to H.264 for one.") from error
             except FFmpegError as error:
                 due.pop(packet.pts, None)
-                yield f"frame {done + 1} or near it could not be decoded: {error}"
+                yield f"frame {done + 1} or near it could not be decoded: {error.strerror}"
                 continue
             for frame in decoded:
                 due.pop(frame.pts, None)
@@ -144,6 +148,9 @@ def _pass_on(read: Any, write: Any, restored: Callable[[Array, int], Array], fra
     write.mux(encoder.encode(None))
     for seconds in sorted(due.values()):
         yield f"the frame at {seconds:.3f} s could not be decoded; the one before it lasts longer"
+    start, length = (read.start_time or 0) / 1e6, (read.duration or 0) / 1e6
+    if length - (end - start) > 0.5 + 0.05 * length:  # not by less: many headers are careless
+        yield f"is cut off: it ends after {end - start:.1f} of {length:.1f} s"
 
 
 def _encoder(write: Any, video: Any, shape: tuple[int, ...]) -> Any:
