@@ -5,6 +5,7 @@ Every figure comes from the code, the configs or docs/demo.json (`make demo` lea
 
 from __future__ import annotations
 
+import inspect
 import json
 import re
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 from urllib.parse import urlparse
 
 import torch
+from hydra.utils import get_class
 from omegaconf import OmegaConf
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -38,6 +40,16 @@ def _gmacs(name: str) -> str:
         dehaze_zoo.create_model(name)(torch.zeros(1, 3, 256, 256))
     macs = counter.get_total_flops() / 2  # torch counts a multiply-add as two
     return f"{macs / 1e9:.2f} G" if macs else "–"
+
+
+def losses() -> str:
+    """The yaml files of configs/loss with the formula and source that open their classes' documentation."""
+    lines = ["| `loss=` | of prediction p and target t; source |", "|---|---|"]
+    for file in sorted((ROOT / "configs" / "loss").glob("*.yaml")):
+        documentation = inspect.getdoc(get_class(OmegaConf.load(file)._target_)) or ""
+        said = " ".join(documentation.partition("\n\n")[0].split()).replace("|", "\\|")
+        lines.append(f"| {file.stem} | {said} |")
+    return "\n".join(lines)
 
 
 def data() -> str:
@@ -82,7 +94,7 @@ def demo() -> str:
 
 def rendered(text: str) -> str:
     """README's text with the parts between its markers made anew."""
-    for part in (demo, models, data, haze):
+    for part in (demo, models, losses, data, haze):
         found = re.search(rf"(<!-- {part.__name__}:begin[^>]*-->\n)(.*?)<!-- {part.__name__}:end -->", text, re.DOTALL)
         assert found is not None, f"README.md has lost its markers of {part.__name__}"
         text = f"{text[: found.end(1)]}\n{part()}\n\n{text[found.end(2) :]}"

@@ -10,10 +10,10 @@ from dehaze_zoo.losses.pyramid import blurred_half, filtered, gaussian
 
 
 class EdgeLoss(ImageLoss):
-    """mean sqrt((L(p) - L(t))^2 + eps^2) with the pyramid's residue L(v) = v - G(up(G(v)[::2, ::2])); images (B, C, H, W).
+    """mean sqrt((L(p) - L(t))^2 + eps^2) with the pyramid's residue L(v) = v - G(up(G(v)[::2, ::2])) (MPRNet, CVPR 2021, its program).
 
-    G is a 5x5 Gaussian with repeated borders; ``up`` writes four times the sample at the even positions and zeros elsewhere. MPRNet
-    (CVPR 2021) adds 0.05 of it; its paper writes a Laplacian there (EdgeLaplacianLoss). ``eps`` is in the units of the images.
+    Images (B, C, H, W). G is a 5x5 Gaussian with repeated borders; ``up`` writes four times the sample at the even positions and zeros
+    elsewhere. MPRNet adds 0.05 of it; its paper writes a Laplacian there (EdgeLaplacianLoss). ``eps`` is in the units of the images.
     """
 
     def __init__(self, eps: float = 1e-3) -> None:

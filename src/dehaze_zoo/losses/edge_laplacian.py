@@ -11,9 +11,9 @@ from dehaze_zoo.losses.pyramid import filtered
 
 
 class EdgeLaplacianLoss(ImageLoss):
-    """mean sqrt((D(p) - D(t))^2 + eps^2) with the five-point Laplacian D, borders repeated; images (B, C, H, W).
+    """mean sqrt((D(p) - D(t))^2 + eps^2) with the five-point Laplacian D (MPRNet, CVPR 2021, eq. 3 taken at its word).
 
-    MPRNet (CVPR 2021), eq. 3, taken at its word; its program uses a pyramid residue (EdgeLoss). ``eps`` is in the units of the images.
+    Images (B, C, H, W), borders repeated. Its program uses a pyramid residue (EdgeLoss). ``eps`` is in the units of the images.
     """
 
     def __init__(self, eps: float = 1e-3) -> None:

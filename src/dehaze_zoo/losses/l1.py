@@ -8,7 +8,7 @@ from dehaze_zoo.losses.base import ImageLoss
 
 
 class L1Loss(ImageLoss):
-    """mean |p - t|: gUNet's loss (Song et al., 2022), there in the [-1, 1] range, where it is twice as large."""
+    """mean |p - t| (gUNet, Song et al., 2022: there in the [-1, 1] range, where it is twice as large)."""
 
     def compare(self, prediction: Tensor, target: Tensor) -> Tensor:
         return (prediction - target).abs().mean()

@@ -9,10 +9,10 @@ from dehaze_zoo.losses.pyramid import blurred_half, doubled
 
 
 class LaplacianLoss(ImageLoss):
-    """Lap1 = sum_j 4^-j mean |L_j(p) - L_j(t)| over a Laplacian pyramid, j = 0 the finest; images (B, C, H, W).
+    """sum_j 4^-j mean |L_j(p) - L_j(t)| over a Laplacian pyramid, j = 0 the finest (Lap1: Bojanowski et al., ICML 2018; KTDN, CVPRW 2020).
 
-    Lap1 is Bojanowski et al.'s (ICML 2018), in KTDN (CVPRW 2020) a term of unstated weights: 4^-j is our reading of its notes. The last
-    of the ``levels`` is what remains after all halvings (local means), so a shift of colour counts, if little. ``levels`` is our choice.
+    Images (B, C, H, W). KTDN states no weights: 4^-j is our reading of its notes. The last of the ``levels`` is what remains after all
+    halvings (local means), so a shift of colour counts, if little. ``levels`` is our choice.
     """
 
     def __init__(self, levels: int = 5) -> None:

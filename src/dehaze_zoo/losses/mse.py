@@ -8,7 +8,7 @@ from dehaze_zoo.losses.base import ImageLoss
 
 
 class MSELoss(ImageLoss):
-    """mean (p - t)^2: what PSNR measures (AOD-Net's loss, Li et al., ICCV 2017)."""
+    """mean (p - t)^2, what PSNR measures (AOD-Net, Li et al., ICCV 2017)."""
 
     def compare(self, prediction: Tensor, target: Tensor) -> Tensor:
         return (prediction - target).square().mean()
