@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -25,6 +26,7 @@ from dehaze_zoo.data.pairs import (
     read_pair,
 )
 from dehaze_zoo.data.samplers import Token, generator
+from dehaze_zoo.data.workers import set_up_worker
 from dehaze_zoo.errors import ImageError, UsageError
 
 MARK = np.arange(12).reshape(3, 4)
@@ -103,7 +105,8 @@ def test_what_the_device_finishes_is_what_a_worker_would_give(tmp_path: Path, tu
     dataset.raw = True
     raw = collate_crops([dataset[token] for token in tokens])
     assert raw["crops"].dtype == (torch.uint8 if bits == 8 else torch.float32)
-    (shared,) = DataLoader(dataset, len(tokens), sampler=tokens, num_workers=1, collate_fn=collate_crops)  # type: ignore[arg-type]
+    sent: Any = {"collate_fn": collate_crops, "worker_init_fn": set_up_worker, "sampler": tokens}
+    (shared,) = DataLoader(dataset, len(tokens), num_workers=1, **sent)
     by_torch = _finished_by_torch(raw["crops"], raw["turn"])
     for done in (finished(raw), finished(shared), {"hazy": by_torch[0], "clear": by_torch[1], "name": raw["name"]}):
         assert done["name"] == plain["name"]
