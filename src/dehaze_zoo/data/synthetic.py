@@ -52,7 +52,8 @@ class Variation:
     ``lowest``: pixels; the picture is shrunk to a height drawn, uniformly in its logarithm, between this (or the crop's) and its own; 0
     leaves it. ``colours``: each channel to a power within 1 +- this, times a gain within 1 +- half of it, for a camera's exposure and white
     balance. ``sharpness``: blurred or sharpened by up to this much of its detail. ``noise``: Gaussian, of a deviation up to this.
-    ``depth``: the spread of the distances of made-up depth's regions (the farthest is 1).
+    Of made-up depth (the farthest is 1): ``depth``, the spread of its regions' distances, and ``nearest``, how far away its nearest point
+    may be moved, the others along.
     """
 
     lowest: int = 0
@@ -60,10 +61,11 @@ class Variation:
     sharpness: float = 0.0
     noise: float = 0.0
     depth: float = 0.08
+    nearest: float = 0.0
 
     def __post_init__(self) -> None:
-        if min(self.lowest, self.sharpness, self.noise, self.depth) < 0 or not 0 <= self.colours < 1:
-            raise UsageError(f"data.vary={self}: each must be 0 or more, colours below 1.")
+        if min(self.lowest, self.sharpness, self.noise, self.depth) < 0 or not (0 <= self.colours < 1 and 0 <= self.nearest < 1):
+            raise UsageError(f"data.vary={self}: each must be 0 or more, colours and nearest below 1.")
 
     def shrunk(self, clear: npt.NDArray[Any], crop: int, rng: np.random.Generator) -> npt.NDArray[Any]:
         """(H, W, 3) at the drawn height."""
@@ -71,6 +73,12 @@ class Variation:
         lowest = min(height, max(self.lowest, crop, -(-crop * height // width)))
         tall = round(float(np.exp(rng.uniform(np.log(lowest), np.log(height))))) if self.lowest else height
         return clear if tall == height else cv2.resize(clear, (round(width * tall / height), tall), interpolation=cv2.INTER_AREA)
+
+    def made_up(self, clear: npt.NDArray[Any], rng: np.random.Generator) -> Floats:
+        """A depth (H, W) for (H, W, 3), as guessed_depth's."""
+        depth = guessed_depth(clear, rng, self.depth)
+        away = np.float32(rng.uniform(0, self.nearest)) if self.nearest else np.float32(0)
+        return np.asarray(np.where(depth < 1, away + (1 - away) * depth, depth), np.float32)  # the sky stays
 
     def retaken(self, clear: Floats, rng: np.random.Generator) -> Floats:
         """(H, W, 3) in [0, 1] with colours, sharpness and noise drawn anew."""
@@ -183,7 +191,7 @@ class HazedTraining(Samples):
         whole = read_rgb(path)
         clear = self.vary.shrunk(whole, crop, rng)
         if depth_path is None:
-            depth = guessed_depth(clear, rng, self.vary.depth)
+            depth = self.vary.made_up(clear, rng)
         else:
             stored = read_depth(depth_path, path, whole.shape[:2])
             depth = np.asarray(cv2.resize(stored, clear.shape[1::-1], interpolation=cv2.INTER_NEAREST), np.float32)
