@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import csv
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -358,6 +361,19 @@ def test_stage_2_is_as_wide_as_its_stage_1(stage1: Path) -> None:
         build_module(compose("train", [*words, "model.discriminator.channels=512"]))
     with pytest.raises(UsageError, match=r"width 32, this network 64.*\n.*\+model.network.width out"):
         build_module(compose("train", [*words, "+model.network.width=64"]))
+
+
+def test_two_ranks_train_and_count_as_one(tmp_path: Path) -> None:
+    """Both optimisers' gradients are those of the whole batch, and codes are counted over all ranks."""
+    words = [*STAGE1, *SHORT, "trainer.max_epochs=2", "trainer.accumulate_grad_batches=2", "data.samples_per_epoch=8", "data.val_pairs=2"]
+    ranks = [*tiny.overrides_of(*words, "trainer=ddp_cpu"), f"run_dir={tmp_path / 'two'}"]
+    start = [sys.executable, "-m", "dehaze_zoo.train", *ranks]
+    done = subprocess.run(start, capture_output=True, text=True, timeout=600, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    assert done.returncode == 0, done.stderr
+    tiny.train(tmp_path / "one", *words)
+    for one, two in zip(table(tmp_path / "one"), table(tmp_path / "two"), strict=True):
+        for name in ("l1", "codebook", "adversarial", "discriminator", "perplexity", "dead_codes"):
+            assert float(two[f"train/{name}"]) == pytest.approx(float(one[f"train/{name}"]), rel=1e-3), name
 
 
 def test_a_checkpoint_says_what_it_is_of(stage1: Path, tmp_path: Path) -> None:
