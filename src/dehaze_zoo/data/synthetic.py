@@ -45,78 +45,20 @@ class Framing:
         return round(float(np.exp(rng.uniform(lowest, highest))))
 
 
-@dataclass(frozen=True)
-class Variation:
-    """How the clear picture of a training sample is made another, as by another camera. Raises UsageError for what is none.
-
-    ``lowest``: pixels; the picture is shrunk to a height drawn, uniformly in its logarithm, between this (or the crop's) and its own; 0
-    leaves it. ``colours``: each channel to a power within 1 +- this, times a gain within 1 +- half of it, for a camera's exposure and white
-    balance. ``sharpness``: blurred or sharpened by up to this much of its detail. ``noise``: Gaussian, of a deviation up to this.
-    Of made-up depth (the farthest is 1): ``depth``, the spread of its regions' distances, and ``nearest``, how far away its nearest point
-    may be moved, the others along.
-    """
-
-    lowest: int = 0
-    colours: float = 0.0
-    sharpness: float = 0.0
-    noise: float = 0.0
-    depth: float = 0.08
-    nearest: float = 0.0
-
-    def __post_init__(self) -> None:
-        if min(self.lowest, self.sharpness, self.noise, self.depth) < 0 or not (0 <= self.colours < 1 and 0 <= self.nearest < 1):
-            raise UsageError(f"data.vary={self}: each must be 0 or more, colours and nearest below 1.")
-
-    def shrunk(self, clear: npt.NDArray[Any], crop: int, rng: np.random.Generator) -> npt.NDArray[Any]:
-        """(H, W, 3) at the drawn height."""
-        height, width = clear.shape[:2]
-        lowest = min(height, max(self.lowest, crop, -(-crop * height // width)))
-        tall = round(float(np.exp(rng.uniform(np.log(lowest), np.log(height))))) if self.lowest else height
-        return clear if tall == height else cv2.resize(clear, (round(width * tall / height), tall), interpolation=cv2.INTER_AREA)
-
-    def made_up(self, clear: npt.NDArray[Any], rng: np.random.Generator) -> Floats:
-        """A depth (H, W) for (H, W, 3), as guessed_depth's."""
-        depth = guessed_depth(clear, rng, self.depth)
-        away = np.float32(rng.uniform(0, self.nearest)) if self.nearest else np.float32(0)
-        return np.asarray(np.where(depth < 1, away + (1 - away) * depth, depth), np.float32)  # the sky stays
-
-    def retaken(self, clear: Floats, rng: np.random.Generator) -> Floats:
-        """(H, W, 3) in [0, 1] with colours, sharpness and noise drawn anew."""
-        if self.colours:
-            common, own = rng.uniform(-1, 1, (2, 1)), rng.uniform(-0.25, 0.25, (2, 3))
-            power, gain = 1 + self.colours * np.array([[1], [0.5]]) * np.clip(common + own, -1, 1)
-            clear = np.asarray(clear ** power.astype(np.float32) * gain.astype(np.float32), np.float32)
-        if self.sharpness:
-            amount, sigma = rng.uniform(-self.sharpness, self.sharpness), rng.uniform(0.6, 1.4)
-            clear = clear + np.float32(amount) * (clear - cv2.GaussianBlur(clear, (0, 0), sigma))
-        if self.noise:
-            clear = clear + np.float32(rng.uniform(0, self.noise)) * rng.standard_normal(clear.shape, np.float32)
-        return np.clip(clear, 0, 1)
-
-
 class SceneTraining(Samples):
     """Built-in scenes: the Token's epoch and position choose scene, window and haze. Pictures hold 8-bit levels, as files do.
 
     ``windows``: from which epoch on which Framing holds, the first from 0. With ``views`` 1 each sample is a scene of its own, drawn at
     its window's size alone. With more, so many samples share a scene (drawing it is most of the cost): it is drawn whole, and each takes
     a size, a window, a mirroring and a haze of its own. They lie far apart: a sample's scene is any of the newest of its stream, as many
-    as are kept at hand. Of ``vary``, colours, sharpness and noise hold. Raises UsageError for ``views`` below 1.
+    as are kept at hand. Raises UsageError for ``views`` below 1.
     """
 
-    def __init__(
-        self,
-        samples: int,
-        windows: Mapping[int, Framing],
-        haze: Hazing,
-        outdoor: float,
-        seed: int,
-        views: int = 1,
-        vary: Variation = Variation(),
-    ) -> None:
+    def __init__(self, samples: int, windows: Mapping[int, Framing], haze: Hazing, outdoor: float, seed: int, views: int = 1) -> None:
         if views < 1:
             raise UsageError(f"data.views={views}: a scene is for one sample or more.")
         self.samples, self.windows, self.haze, self.outdoor, self.seed = samples, dict(windows), haze, outdoor, seed
-        self.views, self.vary = views, vary
+        self.views = views
         self.whole = max(max(window.highest, window.crop_size) for window in windows.values())
         self.kept = max(2, _AT_HAND // (_STREAMS * self.whole * (self.whole * 4 // 3)))
         self._drawn: dict[tuple[int, int], Scene] = {}
@@ -136,7 +78,7 @@ class SceneTraining(Samples):
         here = slice(top, top + crop), slice(left, left + crop)
         mirror = slice(None, None, int(rng.choice((-1, 1))))
         clear, depth = (np.ascontiguousarray(whole[here][:, mirror]) for whole in (scene.clear, scene.depth))
-        return _sample(self.vary.retaken(clear, rng), depth, self.haze, rng, f"{token.epoch}_{token.position}")
+        return _sample(clear, depth, self.haze, rng, f"{token.epoch}_{token.position}")
 
     def _shared(self, position: int, rng: np.random.Generator) -> Scene:
         stream, newest = position % _STREAMS, position // _STREAMS // self.views
@@ -168,6 +110,39 @@ class ScenePairs(Samples):
         return _sample(scene.clear, scene.depth, self.haze, rng, f"{self.split}_{index:04d}.png")
 
 
+@dataclass(frozen=True)
+class Variation:
+    """How a training sample of a clear picture is made another picture, so that few of them last long. Raises UsageError for what is none.
+
+    ``lowest``: pixels; the picture is shrunk to a height drawn, uniformly in its logarithm, between this (or the crop's) and its own; 0
+    leaves it. ``colours``: each channel to a power within 1 +- this, times a gain within 1 +- half of it, for a camera's exposure and white
+    balance. ``depth``: the spread of the distances of made-up depth's regions (the farthest is 1).
+    """
+
+    lowest: int = 0
+    colours: float = 0.0
+    depth: float = 0.08
+
+    def __post_init__(self) -> None:
+        if self.lowest < 0 or not 0 <= self.colours < 1 or self.depth < 0:
+            raise UsageError(f"data.vary={self}: lowest and depth must be 0 or more, colours from 0 to below 1.")
+
+    def shrunk(self, clear: npt.NDArray[Any], crop: int, rng: np.random.Generator) -> npt.NDArray[Any]:
+        """(H, W, 3) at the drawn height."""
+        height, width = clear.shape[:2]
+        lowest = min(height, max(self.lowest, crop, -(-crop * height // width)))
+        tall = round(float(np.exp(rng.uniform(np.log(lowest), np.log(height))))) if self.lowest else height
+        return clear if tall == height else cv2.resize(clear, (round(width * tall / height), tall), interpolation=cv2.INTER_AREA)
+
+    def coloured(self, clear: Floats, rng: np.random.Generator) -> Floats:
+        """(H, W, 3) in [0, 1] with powers and gains drawn anew."""
+        if not self.colours:
+            return clear
+        common, own = rng.uniform(-1, 1, (2, 1)), rng.uniform(-0.25, 0.25, (2, 3))
+        power, gain = 1 + self.colours * np.array([[1], [0.5]]) * np.clip(common + own, -1, 1)
+        return np.asarray(np.clip(clear ** power.astype(np.float32) * gain.astype(np.float32), 0, 1), np.float32)
+
+
 class HazedTraining(Samples):
     """Random crops of the user's clear pictures, hazed; drawn by Tokens. Reading raises ImageError."""
 
@@ -191,7 +166,7 @@ class HazedTraining(Samples):
         whole = read_rgb(path)
         clear = self.vary.shrunk(whole, crop, rng)
         if depth_path is None:
-            depth = self.vary.made_up(clear, rng)
+            depth = guessed_depth(clear, rng, self.vary.depth)
         else:
             stored = read_depth(depth_path, path, whole.shape[:2])
             depth = np.asarray(cv2.resize(stored, clear.shape[1::-1], interpolation=cv2.INTER_NEAREST), np.float32)
@@ -199,7 +174,7 @@ class HazedTraining(Samples):
         top, left = self.augment.window(clear.shape[0], clear.shape[1], crop, rng)
         both = [picture[top : top + crop, left : left + crop] for picture in (clear, depth)]
         clear, depth = self.augment.turn(both, rng)
-        return _sample(self.vary.retaken(_unit(clear), rng), depth, self.haze, rng, path.name)
+        return _sample(self.vary.coloured(_unit(clear), rng), depth, self.haze, rng, path.name)
 
 
 class HazedPairs(Samples):
