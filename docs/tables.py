@@ -15,9 +15,9 @@ from urllib.parse import urlparse
 import torch
 from hydra.utils import get_class
 from omegaconf import OmegaConf
-from torch.utils.flop_counter import FlopCounterMode
 
 import dehaze_zoo
+from dehaze_zoo.benchmark.cost import macs
 from dehaze_zoo.data.sets import LAYOUTS, Split
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -36,10 +36,8 @@ def models() -> str:
 
 
 def _gmacs(name: str) -> str:
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        dehaze_zoo.create_model(name)(torch.zeros(1, 3, 256, 256))
-    macs = counter.get_total_flops() / 2  # torch counts a multiply-add as two
-    return f"{macs / 1e9:.2f} G" if macs else "–"
+    counted = macs(dehaze_zoo.create_model(name), torch.device("cpu"))
+    return f"{counted / 1e9:.2f} G" if counted else "–"
 
 
 def losses() -> str:
