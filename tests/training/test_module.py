@@ -39,29 +39,45 @@ def threads() -> Iterator[Callable[[int], None]]:
     torch.set_num_threads(before)
 
 
-@pytest.mark.parametrize("model", sorted(WITH_CURVE))
-def test_the_loss_curve_is_the_published_programs(model: str, monkeypatch: pytest.MonkeyPatch, threads: Callable[[int], None]) -> None:
-    """Through the LightningModule and its configured optimiser, at the curve's constant rate.
-
-    gunet_t's course is chaotic: rounding grows tenfold every eight steps, so that sums in another order (another CPU, threads, a fused
-    optimiser) are 1e-3 off after 30 steps and up to 4e-2 after 50. Its first 30 are held to 1e-3, as is all of MPRNet's.
-    """
-    if model not in parity.read("curves.json") or not (config_root() / "model" / f"{model}.yaml").is_file():
-        pytest.skip(f"{model} has no recipe yet")
-    threads(2 if model == "gunet_t" else 1)
+def curve(model: str) -> list[float]:
+    """Losses through the LightningModule and its configured optimiser, at the published curve's constant rate."""
     lr = {"gunet_t": 8e-4, "mprnet_40": 2e-4}[model]
     module = module_of(f"model={model}", f"model.optimizer.lr={lr}")
     gain = WITH_CURVE[model]
     module.network.load_state_dict({key: parity.fill(key, list(value.shape), gain) for key, value in module.network.state_dict().items()})
-    monkeypatch.setattr(LightningModule, "log_dict", lambda *args, **kwargs: None)
     (optimizer,) = module.configure_optimizers()
     module.train()
-    for step, published in enumerate(parity.read("curves.json")[model]["loss"]):
+    losses = []
+    for step in range(len(parity.read("curves.json")[model]["loss"])):
         loss = module.training_step(batch(model, step), step)
-        assert loss.item() == pytest.approx(published, rel=1e-3 if step < 30 else 0.1), f"step {step}"
+        losses.append(loss.item())
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
+    return losses
+
+
+@pytest.mark.parametrize("model", sorted(WITH_CURVE))
+def test_the_loss_curve_is_the_published_programs(model: str, monkeypatch: pytest.MonkeyPatch, threads: Callable[[int], None]) -> None:
+    """Within 1e-3, or where rounding alone does more on this machine, within twice that.
+
+    gunet_t's course is chaotic: rounding grows tenfold every eight steps, so that sums in another order (another CPU or torch, threads, a
+    fused optimiser) are 1e-3 off after some 30 steps. How far is measured: by the same steps on one thread.
+    """
+    if model not in parity.read("curves.json") or not (config_root() / "model" / f"{model}.yaml").is_file():
+        pytest.skip(f"{model} has no recipe yet")
+    monkeypatch.setattr(LightningModule, "log_dict", lambda *args, **kwargs: None)
+    published = parity.read("curves.json")[model]["loss"]
+    threads(2 if model == "gunet_t" else 1)
+    ours = curve(model)
+    bounds = [1e-3] * len(ours)
+    if model == "gunet_t" and ours != pytest.approx(published, rel=1e-3):
+        threads(1)
+        apart = [abs(a - b) / b for a, b in zip(curve(model), ours, strict=True)]
+        bounds = [max(1e-3, 2 * max(apart[: step + 1])) for step in range(len(ours))]
+    assert max(bounds[:25]) == 1e-3  # a broken recipe is not to be mistaken for rounding
+    for step, (loss, wanted, bound) in enumerate(zip(ours, published, bounds, strict=True)):
+        assert loss == pytest.approx(wanted, rel=bound), f"step {step}"
 
 
 def test_terms_compose_by_name_and_weight(monkeypatch: pytest.MonkeyPatch) -> None:
