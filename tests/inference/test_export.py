@@ -93,7 +93,10 @@ def test_networks_are_held_by_onnx_and_run_at_any_size(name: str, tmp_path: Path
         monkeypatch.setattr("dehaze_zoo.inference.export.SIZES", ((1, 5), (40, 120), (97, 61)))
     torch.manual_seed(0)
     design = DESIGNS.get(name, {})
-    found = export_network(create_model(name, **design), "onnx", tmp_path / name, name, design)
+    network: Any = create_model(name, **design)
+    if name.startswith("ridcp"):  # untrained it spans thirty times a picture's range
+        torch.nn.init.normal_(network.residual_conv.weight, std=1e-3)
+    found = export_network(network, "onnx", tmp_path / name, name, design)
     assert len(found) == 3
     assert max(found.values()) < 1e-4
     assert [path.name for path in tmp_path.iterdir()] == [name]

@@ -222,6 +222,7 @@ def _room(shape: Sequence[int], kind: torch.dtype) -> Tensor:
     if get_worker_info() is None:
         return torch.empty(shape, dtype=kind)
     storage = torch.UntypedStorage._new_shared(math.prod(shape) * kind.itemsize)
+    # torch's own types leave out that set_ takes a storage alone; share_memory_() would need none, and copies once more.
     return torch.empty(0, dtype=kind).set_(storage).view(shape)  # type: ignore[call-overload]
 
 

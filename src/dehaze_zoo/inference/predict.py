@@ -171,9 +171,7 @@ def _through_pipe(run: Run, source: str, output: str) -> Outcome:
 
 def _write_to_stdout(data: bytes) -> None:
     try:
-        with open(
-            sys.stdout.fileno(), "wb", closefd=False
-        ) as out:  # not sys.stdout's own buffer, which Python would flush again at its end
+        with open(sys.stdout.fileno(), "wb", closefd=False) as out:  # sys.stdout's own buffer Python would flush again at its end
             out.write(data)
     except OSError as error:  # closed by who reads it, or a full disk behind it
         raise ImageError("stdout", f"could not be written: {error.strerror or error}") from error
