@@ -198,9 +198,18 @@ def test_variation_makes_other_pictures_of_one() -> None:
     assert 0.25 < means.min() < 0.45  # 0.5 ** 1.3 * 0.85 = 0.35
     assert 0.55 < means.max() < 0.8  # 0.5 ** 0.7 * 1.15 = 0.71
     assert np.abs(means - means.mean(1, keepdims=True)).max() > 0.02
+    hazed = (unit * 0.4 + 0.5).astype(np.float32)  # values from 0.5 to 0.9
+    assert Variation().levelled(unit, clear) is unit
+    whole = np.uint8(hazed * 255)
+    levelled = Variation(levels=0.05).levelled(whole[:30].astype(np.float32) / 255, whole)
+    assert (levelled == 0).mean() == pytest.approx(0.05, abs=0.03)
+    assert (levelled == 1).mean() == pytest.approx(0.05, abs=0.03)
+    assert np.corrcoef(levelled.ravel(), unit[:30].ravel())[0, 1] > 0.99
+    flat = np.full((8, 8, 3), 90, np.uint8)
+    assert np.isfinite(Variation(levels=0.05).levelled(flat / np.float32(255), flat)).all()
     rows = [np.mean([guessed_depth(clear, np.random.default_rng(seed), spread).std(1).mean() for seed in range(8)]) for spread in (0, 0.5)]
     assert rows[1] > 1.2 * rows[0]  # within a row distances lie further apart
-    for wrong in ({"lowest": -1}, {"colours": 1.0}, {"depth": -0.1}):
+    for wrong in ({"lowest": -1}, {"levels": 0.5}, {"colours": 1.0}, {"depth": -0.1}):
         with pytest.raises(UsageError, match=r"data.vary"):
             Variation(**wrong)
 

@@ -170,6 +170,15 @@ def test_stage_1_is_found_beside_the_training_or_done_without(desk: Path, tmp_pa
     assert "stage 2's own encoder" not in capsys.readouterr().out
 
 
+def test_pictures_of_one_stem_each_have_a_strip(desk: Path, tmp_path: Path) -> None:
+    (tmp_path / "hazy").mkdir()
+    for name in ("a.png", "a.bmp", "b.png"):
+        Image.open(desk / "hazy" / "0.png").save(tmp_path / "hazy" / name)
+    few = ["highest=1", "step=1", "shown=3", "strip=[0]", f"run_dir={tmp_path / 'out'}"]
+    assert run_verb("ridcp_matching", ridcp_matching.job, words(desk, *few, hazy=tmp_path / "hazy")) == 0
+    assert sorted(path.name for path in (tmp_path / "out").glob("*_alpha.png")) == ["a.bmp_alpha.png", "a.png_alpha.png", "b_alpha.png"]
+
+
 def test_wrong_use_is_told(desk: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "torn").mkdir()
@@ -184,6 +193,7 @@ def test_wrong_use_is_told(desk: Path, tmp_path: Path) -> None:
         (words(desk, checkpoint=desk / "stage1.safetensors"), "another network"),
         (words(desk, stage1=stranger), r"codebook \(16 codes\) is not that of the checkpoint \(32 codes\)"),
         (words(desk, "step=0"), "a positive step"),
+        (words(desk, "highest=1e9"), "more than 10000 alphas"),
         (words(desk, "model=ridcp_vqgan", checkpoint=desk / "stage1.safetensors"), "has no matching weights"),
     ):
         with pytest.raises(UsageError, match=why):

@@ -138,15 +138,18 @@ def test_a_teacher_of_another_network_is_named(tmp_path: Path) -> None:
         build_module(compose("train", ["model=ktdn", f"teacher='{file}'"]))
 
 
-def test_teacher_and_student_are_trained_in_turn_by_one_experiment(tmp_path: Path) -> None:
-    """`experiment=ktdn` through the command line's own path; the teacher's run is a process of its own."""
+@pytest.mark.parametrize(("experiment", "precision"), [("ktdn", "32-true"), ("ktdn_small", "bf16-mixed")])
+def test_teacher_and_student_are_trained_in_turn_by_one_experiment(experiment: str, precision: str, tmp_path: Path) -> None:
+    """Through the command line's own path; the teacher's run is a process of its own."""
     from dehaze_zoo import train
     from dehaze_zoo.cli import run_verb
 
     words = [*tiny.TINY, "trainer.max_epochs=1", "data.samples_per_epoch=2", "data.batch_size=2", "data.val_pairs=1"]
     words = list({text.partition("=")[0]: text for text in words}.values())
-    assert run_verb("train", train.job, ["experiment=ktdn", f"run_dir={tmp_path / 'run'}", *words]) == 0
+    assert run_verb("train", train.job, [f"experiment={experiment}", f"run_dir={tmp_path / 'run'}", *words]) == 0
     assert (tmp_path / "run" / "teacher" / "checkpoints" / "best.ckpt").is_file()
-    config = (tmp_path / "run" / "config.yaml").read_text()
+    config, teachers = ((folder / "config.yaml").read_text() for folder in (tmp_path / "run", tmp_path / "run" / "teacher"))
     assert str(tmp_path / "run" / "teacher" / "checkpoints" / "best.ckpt") in config
+    assert f"precision: {precision}" in config
+    assert f"precision: {precision}" in teachers
     assert (tmp_path / "run" / "checkpoints" / "last.ckpt").is_file()

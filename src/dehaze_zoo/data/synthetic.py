@@ -115,17 +115,21 @@ class Variation:
     """How a training sample of a clear picture is made another picture, so that few of them last long. Raises UsageError for what is none.
 
     ``lowest``: pixels; the picture is shrunk to a height drawn, uniformly in its logarithm, between this (or the crop's) and its own; 0
-    leaves it. ``colours``: each channel to a power within 1 +- this, times a gain within 1 +- half of it, for a camera's exposure and white
-    balance. ``depth``: the spread of the distances of made-up depth's regions (the farthest is 1).
+    leaves it. ``levels``: the share of a picture's values, at either end, that become black and white: photographs have haze of their own,
+    and what they teach as clear should have none. ``colours``: each channel to a power within 1 +- this, times a gain within 1 +- half of
+    it, for a camera's exposure and white balance. ``depth``: the spread of the distances of made-up depth's regions (the farthest is 1).
     """
 
     lowest: int = 0
+    levels: float = 0.0
     colours: float = 0.0
     depth: float = 0.08
 
     def __post_init__(self) -> None:
-        if self.lowest < 0 or not 0 <= self.colours < 1 or self.depth < 0:
-            raise UsageError(f"data.vary={self}: lowest and depth must be 0 or more, colours from 0 to below 1.")
+        if self.lowest < 0 or not 0 <= self.levels < 0.5 or not 0 <= self.colours < 1 or self.depth < 0:
+            raise UsageError(
+                f"data.vary={self}: lowest and depth must be 0 or more, levels from 0 to below 0.5, colours from 0 to below 1."
+            )
 
     def shrunk(self, clear: npt.NDArray[Any], crop: int, rng: np.random.Generator) -> npt.NDArray[Any]:
         """(H, W, 3) at the drawn height."""
@@ -133,6 +137,13 @@ class Variation:
         lowest = min(height, max(self.lowest, crop, -(-crop * height // width)))
         tall = round(float(np.exp(rng.uniform(np.log(lowest), np.log(height))))) if self.lowest else height
         return clear if tall == height else cv2.resize(clear, (round(width * tall / height), tall), interpolation=cv2.INTER_AREA)
+
+    def levelled(self, clear: Floats, whole: npt.NDArray[Any]) -> Floats:
+        """(H, W, 3) in [0, 1], part of ``whole``, between black and white that are where ``levels`` of the whole's values say."""
+        if not self.levels:
+            return clear
+        black, white = np.quantile(_unit(whole[::4, ::4]), (self.levels, 1 - self.levels)).astype(np.float32)
+        return np.asarray(np.clip((clear - black) / max(white - black, 1 / 255), 0, 1), np.float32)
 
     def coloured(self, clear: Floats, rng: np.random.Generator) -> Floats:
         """(H, W, 3) in [0, 1] with powers and gains drawn anew."""
@@ -174,7 +185,8 @@ class HazedTraining(Samples):
         top, left = self.augment.window(clear.shape[0], clear.shape[1], crop, rng)
         both = [picture[top : top + crop, left : left + crop] for picture in (clear, depth)]
         clear, depth = self.augment.turn(both, rng)
-        return _sample(self.vary.coloured(_unit(clear), rng), depth, self.haze, rng, path.name)
+        clear = self.vary.coloured(self.vary.levelled(_unit(clear), whole), rng)
+        return _sample(clear, depth, self.haze, rng, path.name)
 
 
 class HazedPairs(Samples):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 
 FINER = 8
 """Parts into which the search cuts the stretch around the best alpha."""
+MOST = 10_000
+"""Alphas that one search tries."""
 KEPT = 2**30
 """Bytes of features that are kept between the two passes over the hazy pictures; beyond, they are computed again."""
 
@@ -155,6 +158,10 @@ def acquire(cfg: DictConfig, run_dir: Path) -> Outcome:
     else:
         if not (math.isfinite(cfg.highest) and 0 < cfg.step <= cfg.highest):
             raise UsageError(f"highest={cfg.highest} step={cfg.step}: alphas from 0 to highest, a positive step apart.")
+        if cfg.highest / cfg.step > MOST:
+            raise UsageError(
+                f"highest={cfg.highest} step={cfg.step}: more than {MOST} alphas, each counted over all pictures. Raise step=."
+            )
         hazy = Features(network, _folder("hazy", cfg.hazy), cfg.longest)
         clear = Features(_clear_network(cfg, network), _folder("clear", cfg["clear"]), cfg.longest)
         found = match(clear, hazy, [i * cfg.step for i in range(int(cfg.highest / cfg.step + 1e-6) + 1)])
@@ -257,11 +264,13 @@ def _read(path: Path, longest: int) -> Tensor:
 
 
 def _strips(network: RIDCP, hazy: Features, shown: int, alphas: list[float], output: Path) -> None:
-    """<stem>_alpha.png of the first hazy pictures, at the size at which they were counted."""
+    """<stem>_alpha.png (<name>_alpha.png where two stems are equal) of the first hazy pictures, at the size at which they were counted."""
     bad = {entry["file"] for entry in hazy.failed}
+    stems = Counter(path.stem for path in hazy.files)
     for path in [path for path in hazy.files if str(path) not in bad][:shown]:
         pixels = _read(path, hazy.longest)[0].clamp(0, 1).permute(1, 2, 0).numpy()
-        write_picture(output / f"{path.stem}_alpha.png", alpha_strip(network, pixels, alphas, partial(restore_pixels, network, pixels)))
+        own = path.stem if stems[path.stem] == 1 else path.name
+        write_picture(output / f"{own}_alpha.png", alpha_strip(network, pixels, alphas, partial(restore_pixels, network, pixels)))
 
 
 def _report(found: Matching) -> dict[str, Any]:

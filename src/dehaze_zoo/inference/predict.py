@@ -5,16 +5,18 @@ from __future__ import annotations
 import hashlib
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from rich.console import Console
 from rich.markup import escape
+from torch import nn
 
 from dehaze_zoo.checkpoints.shipped import shipped_weights
 from dehaze_zoo.data.grid import picture_grid
@@ -52,7 +54,7 @@ class Run:
     failed: list[dict[str, str]] = field(default_factory=list)
     notes: list[dict[str, str]] = field(default_factory=list)
     in_network: float = 0.0
-    """Seconds."""
+    """Seconds in the network's own forward; cutting tiles, rounding and files are not its."""
     tried: int = 0
     """Files."""
 
@@ -74,10 +76,28 @@ class Run:
         if side is not None:
             caveat = tiling_of(network).caveat
             self.note(path, f"in tiles of {side} pixels" + (f", which differ from the whole: {caveat}" if caveat else ""))
-        restored = restore_picture(network, picture, side)
-        self.in_network += (took := time.perf_counter() - start)
-        self.form.consider(took, left, picture, side)
+        with _timed(network) as forwards:
+            restored = restore_picture(network, picture, side)
+        self.in_network += sum(forwards)
+        self.form.consider(time.perf_counter() - start, left, picture, side)
         return restored
+
+
+@contextmanager
+def _timed(network: nn.Module) -> Iterator[list[float]]:
+    """The seconds of each forward of ``network`` meanwhile."""
+    begun, seconds = [0.0], list[float]()
+
+    def begin(*_: Any) -> None:
+        begun[0] = time.perf_counter()
+
+    def end(*_: Any) -> None:
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        seconds.append(time.perf_counter() - begun[0])
+
+    with network.register_forward_pre_hook(begin), network.register_forward_hook(end):
+        yield seconds
 
 
 def predict(cfg: DictConfig, run_dir: Path) -> Outcome:

@@ -24,6 +24,10 @@ ENCODER = "res2net101d"
 IMAGENET = "timm/res2net101d.in1k"
 """Where its ImageNet weights lie on huggingface.co."""
 
+FROM_NOTHING = 0.2
+"""Scale of the encoder's residual branches where it starts without ImageNet weights. At 1, thirty random branches bury the picture in noise
+that the first minutes go into unlearning (240 steps of 8x64x64, same seed: 15.2 dB; at 0.2 16.4; the hazy input 12.2)."""
+
 MEAN, STD = (0.64, 0.60, 0.58), (0.14, 0.15, 0.152)
 
 
@@ -146,6 +150,9 @@ def _encoder(pretrained: bool | str | Path) -> nn.Module:
     # Not zero_init_last, timm's habit: no gradient would reach the residual branches at the first step.
     encoder: nn.Module = timm.create_model(ENCODER, features_only=True, out_indices=(1, 2, 3), zero_init_last=False)
     if pretrained is False:
+        for name, module in encoder.named_modules():
+            if name.endswith(".bn3"):  # each residual branch's last
+                nn.init.constant_(module.weight, FROM_NOTHING)
         return encoder
     path = _fetched() if pretrained is True else str(pretrained)
     try:

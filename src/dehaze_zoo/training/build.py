@@ -64,7 +64,7 @@ def _train(cfg: DictConfig, run: Run, run_dir: Path, checkpoint: Path | None, pl
     module = build_module(cfg)
     if cfg.init is not None:
         load_into(module.network, cfg.init)
-    module.before = {key: str(cfg[key]) for key in cfg.before or {}}
+    module.before = {key: str(cfg[key]) for key in cfg.get("before") or {}}
     data = made(cfg.data)
     if placement.ranks > 1 and len(data.val_dataloader()) < placement.ranks:
         raise UsageError(f"fewer validation pictures than the {placement.ranks} ranks: each must judge one. Lower trainer.devices.")
