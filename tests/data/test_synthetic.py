@@ -193,25 +193,34 @@ def test_variation_makes_other_pictures_of_one() -> None:
     narrow = Variation(lowest=1).shrunk(clear[:, :20], 16, np.random.default_rng(0))
     assert min(narrow.shape[:2]) >= 16  # the crop fits
     unit = (clear / 255).astype(np.float32)
-    assert Variation().coloured(unit, np.random.default_rng(0)) is unit
-    means = np.array([Variation(colours=0.3).coloured(unit, np.random.default_rng(seed)).mean((0, 1)) for seed in range(40)])
+    assert Variation().seen(unit, clear, np.random.default_rng(0)) is unit
+    means = np.array([Variation(colours=0.3).seen(unit, clear, np.random.default_rng(seed)).mean((0, 1)) for seed in range(40)])
     assert 0.25 < means.min() < 0.45  # 0.5 ** 1.3 * 0.85 = 0.35
     assert 0.55 < means.max() < 0.8  # 0.5 ** 0.7 * 1.15 = 0.71
     assert np.abs(means - means.mean(1, keepdims=True)).max() > 0.02
-    hazed = (unit * 0.4 + 0.5).astype(np.float32)  # values from 0.5 to 0.9
-    assert Variation().levelled(unit, clear) is unit
-    whole = np.uint8(hazed * 255)
-    levelled = Variation(levels=0.05).levelled(whole[:30].astype(np.float32) / 255, whole)
-    assert (levelled == 0).mean() == pytest.approx(0.05, abs=0.03)
-    assert (levelled == 1).mean() == pytest.approx(0.05, abs=0.03)
-    assert np.corrcoef(levelled.ravel(), unit[:30].ravel())[0, 1] > 0.99
+    whole = np.uint8((unit * 0.4 + 0.5) * 255)  # values from 0.5 to 0.9
+    part = whole[:30].astype(np.float32) / 255
+    black = [(Variation(levels=0.1).seen(part, whole, np.random.default_rng(seed)) == 0).mean() for seed in range(40)]
+    assert 0 <= min(black) < 0.03
+    assert 0.06 < max(black) < 0.13
+    stretched = Variation(levels=0.1).seen(part, whole, np.random.default_rng(0))
+    assert np.ptp(stretched) == 1
+    assert np.corrcoef(stretched.ravel(), part.ravel())[0, 1] > 0.98
     flat = np.full((8, 8, 3), 90, np.uint8)
-    assert np.isfinite(Variation(levels=0.05).levelled(flat / np.float32(255), flat)).all()
+    assert np.isfinite(Variation(levels=0.1).seen(flat / np.float32(255), flat, np.random.default_rng(0))).all()
     rows = [np.mean([guessed_depth(clear, np.random.default_rng(seed), spread).std(1).mean() for seed in range(8)]) for spread in (0, 0.5)]
     assert rows[1] > 1.2 * rows[0]  # within a row distances lie further apart
     for wrong in ({"lowest": -1}, {"levels": 0.5}, {"colours": 1.0}, {"depth": -0.1}):
         with pytest.raises(UsageError, match=r"data.vary"):
             Variation(**wrong)
+
+
+def test_scenes_are_varied_too_in_contrast_alone() -> None:
+    bare = Haze((0, 0), (1, 1), 0)
+    plain, varied = (SceneTraining(8, {0: Framing(32, 32, 64)}, bare, 0.0, 1, 4, Variation(levels=share)) for share in (0, 0.1))
+    pairs = [(plain[Token(0, i, 0)]["clear"], varied[Token(0, i, 0)]["clear"]) for i in range(8)]
+    assert np.mean([float(after.std()) for _, after in pairs]) > 1.05 * np.mean([float(before.std()) for before, _ in pairs])
+    assert all(np.corrcoef(before.flatten(), after.flatten())[0, 1] > 0.9 for before, after in pairs)
 
 
 def test_varied_pictures_keep_their_depth(tmp_path: Path) -> None:

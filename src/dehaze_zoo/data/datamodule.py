@@ -256,7 +256,7 @@ class SyntheticDataModule(DehazingData):
     highest]}}; ``views``: samples that share a scene; ``picture_size``: height and width of the val_pairs and test_pairs that are
     judged, the same for every seed. ``clear`` and ``depth``: folders of the user's pictures and their depth maps; ``holdout``: the share
     of them that validation takes, and as many the test; ``val_crop`` and ``augment`` as in PairDataModule, for these pictures alone;
-    ``vary``: arguments of synthetic.Variation, for their training samples.
+    ``vary``: arguments of synthetic.Variation, for training samples.
     Raises UsageError for sizes that cannot be, and for ``grow`` over the user's pictures.
     """
 
@@ -294,7 +294,7 @@ class SyntheticDataModule(DehazingData):
             return HazedTraining(pictures, self.crop_size, Augment(**self.augment), self._haze(), self.seed, Variation(**self.vary))
         windows = {0: Framing(self.crop_size, self.crop_size, max(self.crop_size, self.frame))}  # here, not above: a mix sets crop_size
         windows |= {int(epoch): Framing(window["crop_size"], *window["frame"]) for epoch, window in self.grow.items()}
-        return SceneTraining(self.samples_per_epoch, windows, self._haze(), self.outdoor, self.seed, self.views)
+        return SceneTraining(self.samples_per_epoch, windows, self._haze(), self.outdoor, self.seed, self.views, Variation(**self.vary))
 
     def pairs(self, split: str) -> Samples:
         if split not in ("train", "val", "test"):

@@ -45,6 +45,51 @@ class Framing:
         return round(float(np.exp(rng.uniform(lowest, highest))))
 
 
+@dataclass(frozen=True)
+class Variation:
+    """How a training sample is made another picture, so that few pictures last long. Raises UsageError for what is none.
+
+    Of all: ``levels``: the share of a picture's values, at either end, that become black and white, drawn up to this; for contrast, and
+    because photographs have haze of their own, where what they teach as clear should have none. ``colours``: each channel to a power within
+    1 +- this, times a gain within 1 +- half of it, for a camera's exposure and white balance.
+    Of the user's pictures: ``lowest``: pixels; the picture is shrunk to a height drawn, uniformly in its logarithm, between this (or the
+    crop's) and its own; 0 leaves it. ``depth``: the spread of the distances of made-up depth's regions (the farthest is 1).
+    """
+
+    lowest: int = 0
+    levels: float = 0.0
+    colours: float = 0.0
+    depth: float = 0.08
+
+    def __post_init__(self) -> None:
+        if self.lowest < 0 or not 0 <= self.levels < 0.5 or not 0 <= self.colours < 1 or self.depth < 0:
+            raise UsageError(
+                f"data.vary={self}: lowest and depth must be 0 or more, levels from 0 to below 0.5, colours from 0 to below 1."
+            )
+
+    def shrunk(self, clear: npt.NDArray[Any], crop: int, rng: np.random.Generator) -> npt.NDArray[Any]:
+        """(H, W, 3) at the drawn height."""
+        height, width = clear.shape[:2]
+        lowest = min(height, max(self.lowest, crop, -(-crop * height // width)))
+        tall = round(float(np.exp(rng.uniform(np.log(lowest), np.log(height))))) if self.lowest else height
+        return clear if tall == height else cv2.resize(clear, (round(width * tall / height), tall), interpolation=cv2.INTER_AREA)
+
+    def seen(self, clear: Floats, whole: npt.NDArray[Any], rng: np.random.Generator) -> Floats:
+        """(H, W, 3) in [0, 1], a part of the picture ``whole``, with levels and colours drawn anew."""
+        if self.levels:
+            share = rng.uniform(0, self.levels)
+            black, white = np.quantile(_unit(whole[::4, ::4]), (share, 1 - share)).astype(np.float32)
+            clear = np.asarray(np.clip((clear - black) / max(white - black, 1 / 255), 0, 1), np.float32)
+        return self._coloured(clear, rng)
+
+    def _coloured(self, clear: Floats, rng: np.random.Generator) -> Floats:
+        if not self.colours:
+            return clear
+        common, own = rng.uniform(-1, 1, (2, 1)), rng.uniform(-0.25, 0.25, (2, 3))
+        power, gain = 1 + self.colours * np.array([[1], [0.5]]) * np.clip(common + own, -1, 1)
+        return np.asarray(np.clip(clear ** power.astype(np.float32) * gain.astype(np.float32), 0, 1), np.float32)
+
+
 class SceneTraining(Samples):
     """Built-in scenes: the Token's epoch and position choose scene, window and haze. Pictures hold 8-bit levels, as files do.
 
@@ -54,11 +99,20 @@ class SceneTraining(Samples):
     as are kept at hand. Raises UsageError for ``views`` below 1.
     """
 
-    def __init__(self, samples: int, windows: Mapping[int, Framing], haze: Hazing, outdoor: float, seed: int, views: int = 1) -> None:
+    def __init__(
+        self,
+        samples: int,
+        windows: Mapping[int, Framing],
+        haze: Hazing,
+        outdoor: float,
+        seed: int,
+        views: int = 1,
+        vary: Variation = Variation(),
+    ) -> None:
         if views < 1:
             raise UsageError(f"data.views={views}: a scene is for one sample or more.")
         self.samples, self.windows, self.haze, self.outdoor, self.seed = samples, dict(windows), haze, outdoor, seed
-        self.views = views
+        self.views, self.vary = views, vary
         self.whole = max(max(window.highest, window.crop_size) for window in windows.values())
         self.kept = max(2, _AT_HAND // (_STREAMS * self.whole * (self.whole * 4 // 3)))
         self._drawn: dict[tuple[int, int], Scene] = {}
@@ -78,6 +132,7 @@ class SceneTraining(Samples):
         here = slice(top, top + crop), slice(left, left + crop)
         mirror = slice(None, None, int(rng.choice((-1, 1))))
         clear, depth = (np.ascontiguousarray(whole[here][:, mirror]) for whole in (scene.clear, scene.depth))
+        clear = self.vary.seen(clear, scene.clear, rng)
         return _sample(clear, depth, self.haze, rng, f"{token.epoch}_{token.position}")
 
     def _shared(self, position: int, rng: np.random.Generator) -> Scene:
@@ -108,50 +163,6 @@ class ScenePairs(Samples):
         rng = generator(_JUDGED_SEED, f"{self.split} scene", *((0,) if self.split == "train" else ()), index)  # of training's first epoch
         scene = draw_scene(rng, self.height, self.width, None, self.outdoor)
         return _sample(scene.clear, scene.depth, self.haze, rng, f"{self.split}_{index:04d}.png")
-
-
-@dataclass(frozen=True)
-class Variation:
-    """How a training sample of a clear picture is made another picture, so that few of them last long. Raises UsageError for what is none.
-
-    ``lowest``: pixels; the picture is shrunk to a height drawn, uniformly in its logarithm, between this (or the crop's) and its own; 0
-    leaves it. ``levels``: the share of a picture's values, at either end, that become black and white: photographs have haze of their own,
-    and what they teach as clear should have none. ``colours``: each channel to a power within 1 +- this, times a gain within 1 +- half of
-    it, for a camera's exposure and white balance. ``depth``: the spread of the distances of made-up depth's regions (the farthest is 1).
-    """
-
-    lowest: int = 0
-    levels: float = 0.0
-    colours: float = 0.0
-    depth: float = 0.08
-
-    def __post_init__(self) -> None:
-        if self.lowest < 0 or not 0 <= self.levels < 0.5 or not 0 <= self.colours < 1 or self.depth < 0:
-            raise UsageError(
-                f"data.vary={self}: lowest and depth must be 0 or more, levels from 0 to below 0.5, colours from 0 to below 1."
-            )
-
-    def shrunk(self, clear: npt.NDArray[Any], crop: int, rng: np.random.Generator) -> npt.NDArray[Any]:
-        """(H, W, 3) at the drawn height."""
-        height, width = clear.shape[:2]
-        lowest = min(height, max(self.lowest, crop, -(-crop * height // width)))
-        tall = round(float(np.exp(rng.uniform(np.log(lowest), np.log(height))))) if self.lowest else height
-        return clear if tall == height else cv2.resize(clear, (round(width * tall / height), tall), interpolation=cv2.INTER_AREA)
-
-    def levelled(self, clear: Floats, whole: npt.NDArray[Any]) -> Floats:
-        """(H, W, 3) in [0, 1], part of ``whole``, between black and white that are where ``levels`` of the whole's values say."""
-        if not self.levels:
-            return clear
-        black, white = np.quantile(_unit(whole[::4, ::4]), (self.levels, 1 - self.levels)).astype(np.float32)
-        return np.asarray(np.clip((clear - black) / max(white - black, 1 / 255), 0, 1), np.float32)
-
-    def coloured(self, clear: Floats, rng: np.random.Generator) -> Floats:
-        """(H, W, 3) in [0, 1] with powers and gains drawn anew."""
-        if not self.colours:
-            return clear
-        common, own = rng.uniform(-1, 1, (2, 1)), rng.uniform(-0.25, 0.25, (2, 3))
-        power, gain = 1 + self.colours * np.array([[1], [0.5]]) * np.clip(common + own, -1, 1)
-        return np.asarray(np.clip(clear ** power.astype(np.float32) * gain.astype(np.float32), 0, 1), np.float32)
 
 
 class HazedTraining(Samples):
@@ -185,8 +196,7 @@ class HazedTraining(Samples):
         top, left = self.augment.window(clear.shape[0], clear.shape[1], crop, rng)
         both = [picture[top : top + crop, left : left + crop] for picture in (clear, depth)]
         clear, depth = self.augment.turn(both, rng)
-        clear = self.vary.coloured(self.vary.levelled(_unit(clear), whole), rng)
-        return _sample(clear, depth, self.haze, rng, path.name)
+        return _sample(self.vary.seen(_unit(clear), whole, rng), depth, self.haze, rng, path.name)
 
 
 class HazedPairs(Samples):
