@@ -18,6 +18,7 @@ from dehaze_zoo.checkpoints.reading import read_state_dict
 from dehaze_zoo.errors import UsageError
 from dehaze_zoo.metrics.lpips import downloaded
 from dehaze_zoo.networks.blocks.quantiser import code_loss, codebook_loss, gram_loss
+from dehaze_zoo.networks.blocks.swin import ResidualGroup
 from dehaze_zoo.networks.ridcp import MULTIPLE, VQGAN, WIDTH, design_of
 from dehaze_zoo.training.adversarial import AdversarialModule
 
@@ -115,7 +116,10 @@ class RIDCPModule(AdversarialModule):
     """Stage 2: hazy in, clear out, by the codebook and decoder of ``stage1``, a checkpoint of ridcp_vqgan, from whose weights it starts.
 
     Terms: the configured losses on the restored image, the code and gram terms between the features of hazy and the clear image's codes,
-    the adversarial ones between the same two. Plain nearest codes throughout. Raises UsageError, where training starts, without stage 1.
+    the adversarial ones between the same two. Plain nearest codes throughout. ``quiet``: factor of the transformer groups' last
+    convolutions at the start; below 1 the features begin near stage 1's, which few steps would not find again (1 puts them twice their
+    own size off).
+    Raises UsageError, where training starts, without stage 1.
     """
 
     UNCOMPILED = UNCOMPILED
@@ -134,8 +138,12 @@ class RIDCPModule(AdversarialModule):
             )
         return {**settings, "network": network, "discriminator": {**judge, "channels": channels}}
 
-    def __init__(self, stage1: str | Path | None = None, **shared: Any) -> None:
+    def __init__(self, stage1: str | Path | None = None, quiet: float = 1.0, **shared: Any) -> None:
         super().__init__(**shared)
+        for module in self.network.modules():
+            if isinstance(module, ResidualGroup):
+                for parameter in module.conv.parameters():
+                    parameter.data.mul_(quiet)
         # In a list: neither a submodule nor in the state dict.
         self._stage1 = [] if stage1 is None else [load_stage1(stage1).requires_grad_(False)]
         for frozen in self._stage1:
