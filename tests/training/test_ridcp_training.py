@@ -363,6 +363,18 @@ def test_stage_2_is_as_wide_as_its_stage_1(stage1: Path) -> None:
         build_module(compose("train", [*words, "+model.network.width=64"]))
 
 
+@torch.no_grad()
+def test_a_quiet_start_is_stage_1s_features(stage1: Path) -> None:
+    hazy, own = batch()["hazy"], load_stage1(stage1)
+    aside = []
+    for words in ([], ["model.quiet=0.1"], ["model.quiet=0"]):
+        torch.manual_seed(0)
+        network = cast(Any, build_module(compose("train", [*recipe(2, stage1), *words])).network)
+        aside.append(float((network.unquantised(hazy) - own.unquantised(hazy)).abs().mean()))
+    assert aside[0] > 5 * aside[1] > 5 * aside[2]
+    assert aside[2] == pytest.approx(0, abs=1e-6)
+
+
 def test_two_ranks_train_and_count_as_one(tmp_path: Path) -> None:
     """Both optimisers' gradients are those of the whole batch, and codes are counted over all ranks."""
     words = [*STAGE1, *SHORT, "trainer.max_epochs=2", "trainer.accumulate_grad_batches=2", "data.samples_per_epoch=8", "data.val_pairs=2"]
