@@ -118,8 +118,7 @@ class RIDCPModule(AdversarialModule):
     Terms: the configured losses on the restored image, the code and gram terms between the features of hazy and the clear image's codes,
     the adversarial ones between the same two. Plain nearest codes throughout. ``quiet``: factor of the transformer groups' last
     convolutions at the start; below 1 the features begin near stage 1's, which few steps would not find again (1 puts them twice their
-    own size off).
-    Raises UsageError, where training starts, without stage 1.
+    own size off). Raises UsageError, where training starts, without stage 1.
     """
 
     UNCOMPILED = UNCOMPILED
