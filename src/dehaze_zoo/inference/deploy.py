@@ -4,6 +4,9 @@
 that, through torch.compile with its weights frozen. ``bf16``: that in half the bits, which changes the picture by 1/100 or so and is
 never chosen unasked. ``auto`` starts with fold and, where the pictures still to come will pay for it, compiles, measures and takes the
 fastest.
+
+A network with ``rounding_decides = True`` picks codes, which other rounding would pick otherwise: of it nothing but what its own
+``deployed()`` does is done, no other layout, no compilation.
 """
 
 from __future__ import annotations
@@ -51,7 +54,11 @@ class Form:
             if self.difference <= EQUAL:
                 self.network, self.name = folded, "fold"
         if optimize == "compile":
-            self._take("compile", compiled(self.network))
+            candidate = compiled(self.network)
+            if candidate is self.network:
+                self.said = f"optimize=compile: compiling is not for this network; going on with optimize={self.name}"
+            else:
+                self._take("compile", candidate)
         elif optimize == "bf16":
             self._take("bf16", InBf16(self.network))
 
@@ -99,13 +106,17 @@ def deploy(network: nn.Module, optimize: str = "auto") -> Form:
 
 
 def fold(network: nn.Module) -> nn.Module:
-    """A copy in eval mode with its batch norms folded and its own fusions done; on a CPU with weights in channels_last."""
+    """A copy in eval mode, without gradients, its batch norms folded and its own fusions done; on a CPU with weights in channels_last."""
     own: Callable[[], nn.Module] | None = getattr(network, "deployed", None)
-    folded = own() if own is not None else fold_batch_norms(deepcopy(network).eval())
-    if any(parameter.device.type == "cpu" for parameter in folded.parameters()):
+    folded = (own() if own is not None else fold_batch_norms(deepcopy(network).eval())).requires_grad_(False)
+    if not _rounding_decides(network) and any(parameter.device.type == "cpu" for parameter in folded.parameters()):
         folded = folded.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         folded.register_forward_pre_hook(_channels_last)
     return folded
+
+
+def _rounding_decides(network: nn.Module) -> bool:
+    return bool(getattr(network, "rounding_decides", False))
 
 
 def _channels_last(_: nn.Module, arguments: tuple[Tensor, ...]) -> tuple[Any, ...]:
@@ -193,7 +204,7 @@ class Compiled(nn.Module):
 
 def compiled(network: nn.Module, only: torch.Size | None = None) -> nn.Module:
     """The network through torch.compile, or itself where there is nothing worth it."""
-    return Compiled(network, only) if any(True for _ in units(network)) else network
+    return network if _rounding_decides(network) or not units(network) else Compiled(network, only)
 
 
 def units(module: nn.Module) -> list[nn.Module]:

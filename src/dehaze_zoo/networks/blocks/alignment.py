@@ -6,6 +6,7 @@ The operator is torchvision's modulated deformable convolution (Zhu et al. 2019)
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops import deform_conv2d
 
@@ -13,6 +14,10 @@ from dehaze_zoo.errors import UsageError
 
 WORKSPACE = 2**29
 """Bytes of the operator's work space above which it is called for a part of the channels at a time."""
+
+
+SAMPLED = 4096
+"""Places whose samples are held at a time, as many as a cache holds."""
 
 
 class NonFiniteOffsets(UsageError):
@@ -61,6 +66,45 @@ class DeformableConv(nn.Module):
                 out = part if out is None else out.add_(part)
         assert out is not None
         return out + bias[:, None, None]
+
+
+class Sampled(DeformableConv):
+    """A DeformableConv for evaluation on a CPU, a fifth of the time: the samples are weighted bags of rows of f, on all threads."""
+
+    def __init__(self, plain: DeformableConv) -> None:
+        nn.Module.__init__(self)
+        self.groups, self.weight, self.bias, self.conv_offset = plain.groups, plain.weight, plain.bias, plain.conv_offset
+
+    def _convolve(self, f: Tensor, offset: Tensor, mask: Tensor) -> Tensor:
+        b, c, h, w = f.shape
+        groups, wide = self.groups, w + 3
+        # With a border of zeros every sample has four neighbours: from beyond it, all weight falls on zeros.
+        rows = f.new_zeros(b, h + 3, wide, c)
+        rows[:, 1:-2, 1:-2] = f.contiguous(memory_format=torch.channels_last).permute(0, 2, 3, 1)
+        weight = self.weight.float().permute(0, 2, 3, 1).reshape(c, 9 * c)
+        tap, group = torch.arange(9), torch.arange(groups, dtype=torch.int32)[:, None, None, None]
+        down, right = (tap // 3 - 1)[:, None, None].float(), (tap % 3 - 1)[:, None, None] + torch.arange(float(w))
+        out = f.new_empty(b, c, h * w)
+        step = max(1, SAMPLED // w)
+        for i in range(b):
+            for top in range(0, h, step):
+                part = slice(top, min(top + step, h))
+                moved, shown = offset[i, :, part].unflatten(0, (groups, 9, 2)), mask[i, :, part].unflatten(0, (groups, 9)).sigmoid()
+                y = (moved[:, :, 0] + (down + torch.arange(float(part.start), part.stop)[:, None])).clamp_(-1, h)
+                x = (moved[:, :, 1] + right).clamp_(-1, w)
+                above, before = y.floor(), x.floor()
+                below, after = y - above, (x - before) * shown
+                first = ((above.int() + 1) * wide + (before.int() + 1)) * groups + group
+                bags = torch.empty(*y.shape[2:], 9, groups, 4, dtype=torch.int32)
+                shares = torch.empty(bags.shape)
+                corners = ((0, 1 - below, shown - after), (1, 1 - below, after), (wide, below, shown - after), (wide + 1, below, after))
+                for corner, (further, share_y, share_x) in enumerate(corners):
+                    torch.add(first, further * groups, out=bags[..., corner].permute(3, 2, 0, 1))
+                    torch.mul(share_y, share_x, out=shares[..., corner].permute(3, 2, 0, 1))
+                near = rows[i].view(-1, c // groups)
+                samples = F.embedding_bag(bags.view(-1, 4), near, per_sample_weights=shares.view(-1, 4), mode="sum")
+                torch.mm(weight, samples.view(-1, 9 * c).t(), out=out[i, :, part.start * w : part.stop * w])
+        return out.add_(self.bias.float()[:, None]).view(b, c, h, w)
 
 
 class Alignment(nn.Module):

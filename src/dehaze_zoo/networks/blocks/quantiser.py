@@ -50,7 +50,7 @@ class VectorQuantiser(nn.Module):
 
     def lookup(self, codes: Tensor) -> Tensor:
         """The codes' vectors: (B, h, w) to (B, C, h, w)."""
-        return F.embedding(codes, self.embedding.weight).permute(0, 3, 1, 2)
+        return F.embedding(codes, self.embedding.weight).permute(0, 3, 1, 2).contiguous()
 
     def forward(self, features: Tensor, factor: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """(vectors of the nearest codes (B, C, h, w), codes (B, h, w)); the gradient goes straight through to the features."""

@@ -13,6 +13,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
+PIECE = 4096
+"""Tokens, a multiple of a window's, that the form for evaluation takes at a time."""
+
+
 class WindowAttention(nn.Module):
     """Attention within windows of ``window`` x ``window`` tokens, displaced by ``shift``, with a learned bias per relative position.
 
@@ -41,7 +45,7 @@ class WindowAttention(nn.Module):
         x = x.view(b, h // s, s, w // s, s, c).transpose(2, 3).reshape(-1, s * s, c)
         qkv: Tensor = self.qkv(x)
         q, k, v = qkv.unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        bias = self.relative_position_bias_table[self.relative_position_index].permute(2, 0, 1)[None]
+        bias = self.bias()[None]
         if shift:
             apart = self._apart(h, w, x.device)
             bias = (bias - 100.0 * apart[:, None]).repeat(b, 1, 1, 1)
@@ -49,6 +53,10 @@ class WindowAttention(nn.Module):
         x = self.proj(x)
         x = x.view(b, h // s, w // s, s, s, c).transpose(2, 3).reshape(b, h, w, c)
         return x.roll((shift, shift), (1, 2)) if shift else x
+
+    def bias(self) -> Tensor:
+        """(heads, s*s, s*s)."""
+        return self.relative_position_bias_table[self.relative_position_index].permute(2, 0, 1)
 
     def _apart(self, h: int, w: int, device: torch.device) -> Tensor:
         """(windows, s*s, s*s), true where the roll brought two tokens into one window from opposite borders."""
@@ -101,3 +109,50 @@ class ResidualGroup(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         tokens: Tensor = self.residual_group.blocks(x.permute(0, 2, 3, 1).contiguous())  # type: ignore[operator]
         return x + self.conv(tokens.permute(0, 3, 1, 2))  # type: ignore[no-any-return]
+
+
+class DeployedBlocks(nn.Module):
+    """The blocks of a group for evaluation: the same sums in the same order, in pieces that stay in the cache and reuse their memory.
+
+    Tokens move once a block, and only windows that the shift tears get masks of their own.
+    """
+
+    def __init__(self, blocks: nn.Sequential) -> None:
+        super().__init__()
+        self.blocks = blocks
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = x.new_empty(x.shape[:-1].numel(), 4 * x.shape[-1])
+        for block in self.blocks:
+            assert isinstance(block, TransformerBlock)
+            x = _attended(block, x) if isinstance(block.attn, WindowAttention) else x + block.attn(block.norm1(x))
+            for tokens, room in zip(x.view(-1, x.shape[-1]).split(PIECE), hidden.split(PIECE), strict=True):
+                room.copy_(torch.ops.aten.gelu_(block.mlp.fc1(block.norm2(tokens))))
+            x = block.mlp.fc2(hidden).view(x.shape).add_(x)
+        return x
+
+
+def _attended(block: TransformerBlock, x: Tensor) -> Tensor:
+    """x + attention(norm(x)), some windows at a time."""
+    attention = block.attn
+    assert isinstance(attention, WindowAttention)
+    b, h, w, c = x.shape
+    s, shift = attention.window, attention.shift
+    order = torch.arange(h * w, device=x.device).view(h, w).roll((-shift, -shift), (0, 1))
+    order = order.view(h // s, s, w // s, s).transpose(1, 2).flatten()
+    apart = attention._apart(h, w, x.device) if shift else order.new_zeros((len(order) // s**2, 1, 1), dtype=torch.bool)
+    bias = attention.bias()[None]
+    out = torch.empty_like(x)
+    for image, new in zip(x.flatten(1, 2), out.flatten(1, 2), strict=True):
+        for places, torn in zip(order.split(PIECE), apart.split(PIECE // s**2), strict=True):
+            tokens = image[places]
+            qkv: Tensor = attention.qkv(block.norm1(tokens).view(-1, s * s, c))
+            q, k, v = qkv.unflatten(-1, (3, attention.heads, -1)).permute(2, 0, 3, 1, 4)
+            seen = F.scaled_dot_product_attention(q, k, v, attn_mask=bias.to(q.dtype))
+            at = torn.flatten(1).any(1).nonzero()[:, 0]
+            if len(at):
+                masks = (bias - 100.0 * torn[at][:, None]).to(q.dtype)
+                seen[at] = F.scaled_dot_product_attention(q[at], k[at], v[at], attn_mask=masks)
+            moved: Tensor = attention.proj(seen.transpose(1, 2).flatten(2))
+            new[places] = tokens.add_(moved.view(-1, c))
+    return out
