@@ -153,6 +153,15 @@ def test_without_a_compiler_it_goes_on_and_says_so() -> None:
     assert form.difference <= 1e-4
 
 
+def test_a_network_that_picks_codes_is_not_compiled_and_says_so() -> None:
+    net = lively("ridcp", codebook_size=16, width=32, depth=1)
+    net.state_dict()["residual_conv.weight"].mul_(0.01)  # untrained, its pictures reach from -50 to 50
+    form = Form(net, "compile")
+    assert (form.name, form.said) == ("fold", "optimize=compile: compiling is not for this network; going on with optimize=fold")
+    assert form.difference is not None
+    assert form.difference <= 1e-4
+
+
 def test_bf16_only_when_asked_and_its_difference_told() -> None:
     form = Form(lively("gunet_t"), "bf16")
     form.consider(0.1, 0, PICTURE, None)

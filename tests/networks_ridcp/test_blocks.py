@@ -122,6 +122,23 @@ def test_the_operator_in_parts_equals_one_call(calls: int, monkeypatch: pytest.M
         torch.testing.assert_close(parts, whole, rtol=1e-5, atol=1e-5 * float(whole.detach().std()))
 
 
+@pytest.mark.parametrize("held", [1, 40, 10**6])
+@torch.no_grad()
+def test_weighted_bags_equal_the_operator(held: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    conv, f, moves = deformable(), torch.randn(2, 16, 9, 11), torch.randn(2, 108, 9, 11)
+    moves[:, :72] *= torch.tensor([0.5, 20.0]).view(2, 1, 1, 1)  # in the second image most samples lie beyond the border
+    moves[0, :4, 0, 0] = torch.tensor([-1.0, 1e9, -1e9, 9.0])
+    monkeypatch.setattr(alignment, "SAMPLED", held)
+    sampled = alignment.Sampled(conv)
+    monkeypatch.setattr(alignment, "deform_conv2d", None)
+    made = sampled(f, moves)
+    monkeypatch.undo()
+    torch.testing.assert_close(made, conv(f, moves), rtol=1e-5, atol=1e-6)
+    moves[0, 3, 2, 2] = float("nan")
+    with pytest.raises(alignment.NonFiniteOffsets, match="not finite"):
+        sampled(f, moves)
+
+
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_offsets_that_are_not_finite_are_named(bad: float) -> None:
     conv, moves = deformable(), torch.zeros(1, 108, 8, 8)

@@ -7,14 +7,17 @@ from functools import cache
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 import parity
 from dehaze_zoo.errors import UsageError
 from dehaze_zoo.inference import tiling
+from dehaze_zoo.networks import ridcp
+from dehaze_zoo.networks.blocks import alignment
 from dehaze_zoo.networks.blocks.alignment import NonFiniteOffsets
 from dehaze_zoo.networks.blocks.padding import extend_mirror
 from dehaze_zoo.networks.blocks.quantiser import code_loss, codebook_loss, gram_loss
+from dehaze_zoo.networks.blocks.swin import WindowAttention
 from dehaze_zoo.networks.registry import build_model, model_info
 from dehaze_zoo.networks.ridcp import PUBLISHED_ALPHA, RIDCP, VQGAN
 
@@ -107,6 +110,46 @@ def test_a_batch_of_different_images_gives_each_its_own_result() -> None:
     together = stage2()(batch, alpha=PUBLISHED_ALPHA)
     for index, image in enumerate(batch):
         assert parity.error(together[index], stage2()(image[None], alpha=PUBLISHED_ALPHA)[0]) < 1e-4
+
+
+@pytest.mark.parametrize(("name", "size"), [("ridcp", (2, 3, 250, 261)), ("ridcp_nat", (1, 3, 40, 70))])
+@torch.no_grad()
+def test_the_form_for_evaluation_picks_the_same_codes(name: str, size: tuple[int, ...]) -> None:
+    torch.manual_seed(0)
+    net = build_model(name, codebook_size=64, width=32, depth=2)
+    assert isinstance(net, RIDCP)
+    for part in net.modules():  # as training leaves them: norms and warps that do something
+        if isinstance(part, (nn.GroupNorm, nn.LayerNorm)):
+            nn.init.uniform_(part.weight, 0.5, 1.5)
+            nn.init.normal_(part.bias, std=0.3)
+        elif isinstance(part, alignment.DeformableConv):
+            nn.init.normal_(part.conv_offset.weight, std=0.01)
+        elif isinstance(part, WindowAttention):
+            nn.init.normal_(part.relative_position_bias_table)
+    before = {key: value.clone() for key, value in net.eval().state_dict().items()}
+    deployed, hazy = net.deployed(), torch.rand(size)
+    image = ridcp.extend(hazy, always=True)  # of 5184 tokens: more than one piece
+    assert torch.equal(deployed.codes(hazy, alpha=0), net.codes(hazy, alpha=0))
+    torch.testing.assert_close(deployed.unquantised(image), net.unquantised(image), rtol=1e-6, atol=1e-6)
+    plain = net(hazy)
+    torch.testing.assert_close(deployed(hazy), plain, rtol=0, atol=2e-5 * float(plain.abs().max()))
+    assert all(torch.equal(value, before[key]) for key, value in net.state_dict().items())
+
+
+@pytest.mark.parametrize("strip", [64, 640, 2**18])
+@torch.no_grad()
+def test_norms_keep_their_digits_in_channels_last(strip: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    monkeypatch.setattr(ridcp, "STRIP", strip)
+    norm, x = ridcp.Norm(64), 5 + 0.1 * torch.randn(2, 64, 24, 31)
+    nn.init.normal_(norm.norm.bias)
+    exact = norm.norm.double()(x.double()).float()
+    norm.norm.float()
+    x = x.contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(norm(x), exact, rtol=1e-4, atol=1e-4)
+    apart = x.clone(memory_format=torch.preserve_format)
+    assert ridcp._normed_silu(norm.norm, apart, apart) is apart
+    torch.testing.assert_close(apart, torch.nn.functional.silu(exact), rtol=1e-4, atol=1e-4)
 
 
 @torch.no_grad()

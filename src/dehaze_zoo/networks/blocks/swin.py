@@ -12,7 +12,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-
 PIECE = 4096
 """Tokens, a multiple of a window's, that the form for evaluation takes at a time."""
 
@@ -136,7 +135,7 @@ def _attended(block: TransformerBlock, x: Tensor) -> Tensor:
     """x + attention(norm(x)), some windows at a time."""
     attention = block.attn
     assert isinstance(attention, WindowAttention)
-    b, h, w, c = x.shape
+    h, w, c = x.shape[1:]
     s, shift = attention.window, attention.shift
     order = torch.arange(h * w, device=x.device).view(h, w).roll((-shift, -shift), (0, 1))
     order = order.view(h // s, s, w // s, s).transpose(1, 2).flatten()
