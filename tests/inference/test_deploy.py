@@ -16,6 +16,7 @@ from dehaze_zoo.data.images import from_pil
 from dehaze_zoo.errors import UsageError
 from dehaze_zoo.inference import deploy
 from dehaze_zoo.inference.deploy import Compiled, Form, difference, fold, units
+from dehaze_zoo.networks import gunet
 from dehaze_zoo.networks.blocks.tiles import GlobalMean
 from dehaze_zoo.networks.registry import list_models
 
@@ -59,6 +60,15 @@ def test_folding_changes_only_the_rounding(name: str) -> None:
     left = [type(part) for part in folded.modules() if isinstance(part, nn.BatchNorm2d)]
     assert left == []
     assert any(isinstance(part, nn.BatchNorm2d) for part in net.modules()) == name.startswith(("gunet", "ktdn"))
+
+
+@pytest.mark.parametrize("size", [(1, 3, 37, 45), (2, 3, 24, 50), (1, 3, 1, 90)])
+@pytest.mark.parametrize("band", [1, 5000])
+@torch.no_grad()
+def test_bands_equal_the_whole(size: tuple[int, ...], band: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    net, hazy = lively("gunet_t", width=8).double(), torch.rand(size).double()
+    monkeypatch.setattr(gunet, "BAND", band)
+    assert (fold(net)(hazy) - net(hazy)).abs().max() < 1e-10
 
 
 def test_parallel_convolutions_are_one() -> None:

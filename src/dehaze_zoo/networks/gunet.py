@@ -52,6 +52,10 @@ class Block(nn.Module):
         return x + self.conv(self.norm(x))  # type: ignore[no-any-return]
 
 
+BAND = 2**21
+"""Values of a map that the form for evaluation takes at a time."""
+
+
 class DeployedBlock(nn.Module):
     """A block for evaluation alone: its norm within the two 1x1 convolutions that follow it, and these one. Only rounding differs."""
 
@@ -60,7 +64,8 @@ class DeployedBlock(nn.Module):
         value: Any = block.conv.Wv[0]
         gate: Any = block.conv.Wg[0]
         norm: Any = block.norm
-        self.depthwise, self.proj = block.conv.Wv[1], block.conv.proj
+        self.depthwise: Any = block.conv.Wv[1]
+        self.proj = block.conv.proj
         scale = norm.weight / (norm.running_var + norm.eps).sqrt()
         shift = norm.bias - norm.running_mean * scale
         weight, bias = torch.cat((value.weight, gate.weight)), torch.cat((value.bias, gate.bias))
@@ -71,10 +76,25 @@ class DeployedBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if torch.compiler.is_compiling() or x.is_cuda:
             value, gate = self.both(x).chunk(2, 1)
-        else:  # uncompiled, halves of one map lie apart in memory, which costs more than to read x twice
-            halves = zip(self.both.weight.chunk(2), self.both.bias.chunk(2), strict=True)  # type: ignore[union-attr]
-            value, gate = (F.conv2d(x, weight, bias) for weight, bias in halves)
-        return self.proj(self.depthwise(value).mul_(gate.sigmoid())).add_(x)  # type: ignore[no-any-return]
+            return x + self.proj(self.depthwise(value) * gate.sigmoid())  # type: ignore[no-any-return]
+        out = torch.empty_like(x)
+        for image, new in zip(x.split(1), out.split(1), strict=True):
+            self._in_bands(image, new)
+        return out
+
+    def _in_bands(self, x: Tensor, out: Tensor) -> None:
+        """The same, uncompiled: by bands of rows that stay in the cache, with the rows around them that the depthwise kernel sees."""
+        height, (around, _) = x.shape[2], self.depthwise.padding
+        (to_value, to_gate), (value_bias, gate_bias) = self.both.weight.chunk(2), self.both.bias.chunk(2)  # type: ignore[union-attr]
+        for top in range(0, height, rows := max(2 * around, BAND // x[0, :, 0].numel())):
+            end = min(top + rows, height)
+            low, high = max(0, top - around), min(height, end + around)
+            value = F.conv2d(x[:, :, low:high], to_value, value_bias)
+            value = F.pad(value, (around, around, low - top + around, end + around - high), mode="reflect")
+            value = F.conv2d(value, self.depthwise.weight, self.depthwise.bias, groups=value.shape[1])
+            band = x[:, :, top:end]
+            gate = F.conv2d(band, to_gate, gate_bias)
+            torch.add(self.proj(value.mul_(gate.sigmoid_())), band, out=out[:, :, top:end])
 
 
 class Stage(nn.Module):
@@ -102,6 +122,18 @@ class SKFusion(nn.Module):
         logits: Tensor = self.mlp(a + b)
         share: Tensor = logits.unflatten(1, (2, -1)).softmax(dim=1)
         return a * share[:, 0] + b * share[:, 1]
+
+
+class DeployedFusion(nn.Module):
+    """A fusion for evaluation alone, which writes over ``a``."""
+
+    def __init__(self, fusion: SKFusion) -> None:
+        super().__init__()
+        self.mlp = fusion.mlp
+
+    def forward(self, a: Tensor, b: Tensor) -> Tensor:
+        share = self.mlp(a + b).unflatten(1, (2, -1)).softmax(dim=1)
+        return a.mul_(share[:, 0]).addcmul_(b, share[:, 1])
 
 
 def _proj(layer: nn.Module) -> nn.Sequential:
@@ -156,6 +188,7 @@ class GUNet(nn.Module):
         net = deepcopy(self).eval()
         for stage in net.layers:
             stage.blocks = nn.Sequential(*(DeployedBlock(block) for block in stage.blocks))  # type: ignore[union-attr, arg-type]
+        net.fusions = nn.ModuleList(DeployedFusion(fusion) for fusion in net.fusions)  # type: ignore[arg-type]
         return net
 
 
