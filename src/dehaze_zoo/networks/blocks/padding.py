@@ -1,7 +1,7 @@
 """Extending an image to the right and below by mirroring it, to the sizes that the networks take, and cropping back.
 
-Plain index gathers: any side >= 1, differentiable, no branch on the size (so that an export with free sizes keeps them free;
-slices would tie it to whether the example's size needed padding).
+Plain index gathers: any side >= 1, differentiable, and in a graph no branch on the size (so that an export with free sizes keeps them
+free; slices would tie it to whether the example's size needed padding).
 """
 
 from __future__ import annotations
@@ -34,8 +34,10 @@ def padded_size(size: int, multiple: int, minimum: int = 1) -> int:
 def pad_reflect(image: Tensor, multiple: int, minimum: int = 1) -> Tensor:
     """Reflect-pads (..., H, W) right and bottom until both sides are multiples of ``multiple`` and at least ``minimum``."""
     h, w = image.shape[-2:]
-    rows = reflect_index(h, padded_size(h, multiple, minimum), image.device)
-    columns = reflect_index(w, padded_size(w, multiple, minimum), image.device)
+    height, width = (padded_size(side, multiple, minimum) for side in (h, w))
+    if _fits(image, height, width):
+        return image
+    rows, columns = reflect_index(h, height, image.device), reflect_index(w, width, image.device)
     return image.index_select(-2, rows).index_select(-1, columns)
 
 
@@ -48,8 +50,15 @@ def extend_mirror(image: Tensor, height: int, width: int) -> Tensor:
 
 def crop_to(padded: Tensor, image: Tensor) -> Tensor:
     """The top left part of ``padded`` (..., H', W') that has the height and width of ``image``."""
+    if _fits(padded, *image.shape[-2:]):
+        return padded
     rows, columns = (torch.arange(side, device=padded.device) for side in image.shape[-2:])
     return padded.index_select(-2, rows).index_select(-1, columns)
+
+
+def _fits(image: Tensor, height: int, width: int) -> bool:
+    """Whether it has that size already; never while a graph is made, which would be tied to the example's size."""
+    return not torch.compiler.is_compiling() and image.shape[-2:] == (height, width)
 
 
 def _modulo(position: Tensor, period: int) -> Tensor:
