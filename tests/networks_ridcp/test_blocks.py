@@ -128,8 +128,8 @@ def test_weighted_bags_equal_the_operator(held: int, monkeypatch: pytest.MonkeyP
     conv, f, moves = deformable(), torch.randn(2, 16, 9, 11), torch.randn(2, 108, 9, 11)
     moves[:, :72] *= torch.tensor([0.5, 20.0]).view(2, 1, 1, 1)  # in the second image most samples lie beyond the border
     moves[0, :4, 0, 0] = torch.tensor([-1.0, 1e9, -1e9, 9.0])
-    monkeypatch.setattr(alignment, "SAMPLED", held)
-    sampled = alignment.Sampled(conv)
+    monkeypatch.setattr(alignment, "PLACES", held)
+    sampled = alignment.DeployedDeformableConv(conv)
     monkeypatch.setattr(alignment, "deform_conv2d", None)
     made = sampled(f, moves)
     monkeypatch.undo()

@@ -136,6 +136,16 @@ def test_the_form_for_evaluation_picks_the_same_codes(name: str, size: tuple[int
     assert all(torch.equal(value, before[key]) for key, value in net.state_dict().items())
 
 
+@torch.no_grad()
+def test_the_blocks_of_the_form_for_evaluation_run_in_half_precision() -> None:
+    torch.manual_seed(0)
+    block, x = ridcp.ResBlock(32), 5 + torch.randn(1, 32, 40, 40)
+    with torch.autocast("cpu", torch.bfloat16):
+        made, wanted = ridcp.DeployedResBlock(block)(x.bfloat16()), block(x.bfloat16())
+    assert made.dtype == torch.float32
+    torch.testing.assert_close(made, wanted.float(), rtol=0.01, atol=0.02)
+
+
 @pytest.mark.parametrize("strip", [64, 640, 2**18])
 @torch.no_grad()
 def test_norms_keep_their_digits_in_channels_last(strip: int, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,6 +22,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from dehaze_zoo.data.images import Picture
 from dehaze_zoo.errors import UsageError, near_misses
+from dehaze_zoo.networks.blocks.forms import in_channels_last
 from dehaze_zoo.networks.blocks.tiles import OfTheWhole
 
 FORMS = ("auto", "none", "fold", "compile", "bf16")
@@ -110,8 +111,7 @@ def fold(network: nn.Module) -> nn.Module:
     own: Callable[[], nn.Module] | None = getattr(network, "deployed", None)
     folded = (own() if own is not None else fold_batch_norms(deepcopy(network).eval())).requires_grad_(False)
     if not _rounding_decides(network) and any(parameter.device.type == "cpu" for parameter in folded.parameters()):
-        folded = folded.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        folded.register_forward_pre_hook(_channels_last)
+        in_channels_last(folded).register_forward_pre_hook(_channels_last)
     return folded
 
 

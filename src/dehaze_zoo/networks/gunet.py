@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dehaze_zoo.networks.blocks.forms import replace_all
 from dehaze_zoo.networks.blocks.padding import crop_to, pad_reflect
 from dehaze_zoo.networks.blocks.tiles import GlobalMean, Tiling
 from dehaze_zoo.networks.registry import register_model
@@ -76,17 +77,23 @@ class DeployedBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if torch.compiler.is_compiling() or x.is_cuda:
             value, gate = self.both(x).chunk(2, 1)
-            return x + self.proj(self.depthwise(value) * gate.sigmoid())  # type: ignore[no-any-return]
+            out: Tensor = x + self.proj(self.depthwise(value) * gate.sigmoid())
+            return out
         out = torch.empty_like(x)
         for image, new in zip(x.split(1), out.split(1), strict=True):
             self._in_bands(image, new)
         return out
 
     def _in_bands(self, x: Tensor, out: Tensor) -> None:
-        """The same, uncompiled: by bands of rows that stay in the cache, with the rows around them that the depthwise kernel sees."""
+        """The same of x (1, C, H, W) into ``out``, by bands of rows that stay in the cache, with the rows around that the kernel sees.
+
+        Value and gate are made apart: halves of one map lie apart in memory, which costs more than to read x twice.
+        """
         height, (around, _) = x.shape[2], self.depthwise.padding
-        (to_value, to_gate), (value_bias, gate_bias) = self.both.weight.chunk(2), self.both.bias.chunk(2)  # type: ignore[union-attr]
-        for top in range(0, height, rows := max(2 * around, BAND // x[0, :, 0].numel())):
+        weight, bias = self.both.parameters()
+        (to_value, to_gate), (value_bias, gate_bias) = weight.chunk(2), bias.chunk(2)
+        rows = max(2 * around, BAND // x[0, :, 0].numel())
+        for top in range(0, height, rows):
             end = min(top + rows, height)
             low, high = max(0, top - around), min(height, end + around)
             value = F.conv2d(x[:, :, low:high], to_value, value_bias)
@@ -125,7 +132,7 @@ class SKFusion(nn.Module):
 
 
 class DeployedFusion(nn.Module):
-    """A fusion for evaluation alone, which writes over ``a``."""
+    """A fusion of a and b (B, C, H, W) for evaluation alone, which writes over ``a``."""
 
     def __init__(self, fusion: SKFusion) -> None:
         super().__init__()
@@ -186,9 +193,8 @@ class GUNet(nn.Module):
     def deployed(self) -> GUNet:
         """A copy for evaluation with fewer, larger steps; the same numbers but for rounding."""
         net = deepcopy(self).eval()
-        for stage in net.layers:
-            stage.blocks = nn.Sequential(*(DeployedBlock(block) for block in stage.blocks))  # type: ignore[union-attr, arg-type]
-        net.fusions = nn.ModuleList(DeployedFusion(fusion) for fusion in net.fusions)  # type: ignore[arg-type]
+        replace_all(net, Block, DeployedBlock)
+        replace_all(net, SKFusion, DeployedFusion)
         return net
 
 

@@ -18,11 +18,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dehaze_zoo.errors import UsageError
-from dehaze_zoo.networks.blocks.alignment import Alignment, Sampled
+from dehaze_zoo.networks.blocks.alignment import Alignment, DeformableConv, DeployedDeformableConv
+from dehaze_zoo.networks.blocks.forms import in_channels_last, replace_all
 from dehaze_zoo.networks.blocks.neighbourhood import NeighbourhoodAttention
 from dehaze_zoo.networks.blocks.padding import crop_to, extend_mirror, padded_size
 from dehaze_zoo.networks.blocks.quantiser import MatchingQuantiser, VectorQuantiser
-from dehaze_zoo.networks.blocks.swin import DeployedBlocks, ResidualGroup, WindowAttention
+from dehaze_zoo.networks.blocks.swin import DeployedGroup, ResidualGroup, WindowAttention
 from dehaze_zoo.networks.blocks.tiles import Tiling
 from dehaze_zoo.networks.registry import register_model
 
@@ -47,7 +48,8 @@ class Norm(nn.Module):
         self.norm = nn.GroupNorm(32, width, eps=1e-6)  # one level down, as in the checkpoints' names
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.norm(x.contiguous())  # type: ignore[no-any-return]  # in channels_last PyTorch's own loses four digits on a CPU
+        normed: Tensor = self.norm(x.contiguous())  # in channels_last PyTorch's own loses four digits on a CPU
+        return normed
 
 
 class ResBlock(nn.Module):
@@ -63,18 +65,17 @@ class ResBlock(nn.Module):
 
 
 class DeployedResBlock(nn.Module):
-    """A ResBlock for evaluation in channels_last, where convolutions are faster and PyTorch's group norm is not exact: its own is."""
+    """A ResBlock (B, C, H, W) for evaluation in channels_last, where convolutions are faster; with norms that are exact there too."""
 
     def __init__(self, block: ResBlock) -> None:
         super().__init__()
-        self.conv = block.conv
+        layers: Any = block.conv
+        self.norm1, self.conv1, self.norm2, self.conv2 = layers[0].norm, layers[2], layers[3].norm, layers[5]
 
     def forward(self, x: Tensor) -> Tensor:
         x = _wide(x.contiguous(memory_format=torch.channels_last))
-        norms: list[Norm] = [self.conv[0], self.conv[3]]  # type: ignore[list-item]
-        y = _wide(self.conv[2](_normed_silu(norms[0].norm, x, torch.empty_like(x))))
-        y = _wide(self.conv[5](_normed_silu(norms[1].norm, y, y)))
-        return y.add_(x)  # type: ignore[no-any-return]
+        y = _wide(self.conv1(_normed_silu(self.norm1, x, torch.empty_like(x))))
+        return _wide(self.conv2(_normed_silu(self.norm2, y, y))).add_(x)
 
 
 def _wide(x: Tensor) -> Tensor:
@@ -107,19 +108,23 @@ def _down(width: int) -> nn.Sequential:
     return nn.Sequential(nn.Conv2d(width, 2 * width, 3, stride=2, padding=1), ResBlock(2 * width), ResBlock(2 * width))
 
 
-def _up(width: int) -> nn.Sequential:
-    conv = nn.Conv2d(width, width // 2, 3, padding=1)
-    return nn.Sequential(nn.Upsample(scale_factor=2), conv, ResBlock(width // 2), ResBlock(width // 2))
+class Up(nn.Sequential):
+    """(B, width, H, W) to (B, width / 2, 2 H, 2 W)."""
+
+    def __init__(self, width: int) -> None:
+        conv = nn.Conv2d(width, width // 2, 3, padding=1)
+        super().__init__(nn.Upsample(scale_factor=2), conv, ResBlock(width // 2), ResBlock(width // 2))
 
 
-def _deployed_up(step: nn.Sequential) -> nn.Sequential:
-    """``_up`` for evaluation: its upsampling and first convolution as one transposed one, of 4 instead of 9 taps for a pixel."""
-    conv: nn.Conv2d = step[1]  # type: ignore[assignment]
+def _up_at_once(up: Up) -> nn.Sequential:
+    """``up`` with its upsampling and first convolution as one transposed one, of 4 instead of 9 taps for a pixel."""
+    _, conv, *blocks = up
+    assert isinstance(conv, nn.Conv2d)
     taps = conv.weight.new_tensor([[0, 0, 1], [0, 1, 1], [1, 1, 0], [1, 0, 0]])  # two rows that repeat one share the sum of their weights
     at_once = nn.ConvTranspose2d(conv.in_channels, conv.out_channels, 4, stride=2, padding=1)
     at_once.weight = nn.Parameter(torch.einsum("ay,bx,oiyx->ioab", taps, taps, conv.weight))
     at_once.bias = conv.bias
-    return nn.Sequential(at_once, *(DeployedResBlock(block) for block in step[2:]))  # type: ignore[arg-type]
+    return nn.Sequential(at_once, *blocks)
 
 
 class TransformerGroups(nn.Module):
@@ -159,7 +164,7 @@ class DecoderStep(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.block = _up(width)
+        self.block = Up(width)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.block(x)  # type: ignore[no-any-return]
@@ -170,7 +175,7 @@ class AlignedDecoder(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.upsampler = nn.ModuleList([_up(4 * width), _up(2 * width)])
+        self.upsampler = nn.ModuleList([Up(4 * width), Up(2 * width)])
         self.warp = nn.ModuleList([Alignment(2 * width), Alignment(width)])
 
 
@@ -343,17 +348,12 @@ class RIDCP(nn.Module):
         net = deepcopy(self).eval()
         if self.out_conv.weight.device.type != "cpu":
             return net
-        for part in net.modules():
-            if isinstance(part, ResidualGroup):
-                part.residual_group.blocks = DeployedBlocks(part.residual_group.blocks)  # type: ignore[arg-type]
-            elif isinstance(part, Alignment):
-                part.dcn = Sampled(part.dcn)
-        decoder = net.multiscale_decoder
-        decoder.upsampler = nn.ModuleList(_deployed_up(step) for step in decoder.upsampler)  # type: ignore[arg-type]
-        for step in net.decoder_group:
-            step.block = _deployed_up(step.block)  # type: ignore[arg-type]
-        for after_codes in (net.after_quant_group, net.decoder_group, decoder):
-            after_codes.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        replace_all(net, ResidualGroup, DeployedGroup)
+        replace_all(net, DeformableConv, DeployedDeformableConv)
+        for after_codes in (net.after_quant_group, net.decoder_group, net.multiscale_decoder):
+            replace_all(after_codes, ResBlock, DeployedResBlock)
+            replace_all(after_codes, Up, _up_at_once)
+            in_channels_last(after_codes)
         return net
 
     def start_from(self, stage1: VQGAN) -> None:

@@ -15,8 +15,7 @@ from dehaze_zoo.errors import UsageError
 WORKSPACE = 2**29
 """Bytes of the operator's work space above which it is called for a part of the channels at a time."""
 
-
-SAMPLED = 4096
+PLACES = 4096
 """Places whose samples are held at a time, as many as a cache holds."""
 
 
@@ -68,8 +67,8 @@ class DeformableConv(nn.Module):
         return out + bias[:, None, None]
 
 
-class Sampled(DeformableConv):
-    """A DeformableConv for evaluation on a CPU, a fifth of the time: the samples are weighted bags of rows of f, on all threads."""
+class DeployedDeformableConv(DeformableConv):
+    """A DeformableConv for evaluation on a CPU, on all threads: its samples are weighted bags of four neighbours (embedding_bag)."""
 
     def __init__(self, plain: DeformableConv) -> None:
         nn.Module.__init__(self)
@@ -85,7 +84,7 @@ class Sampled(DeformableConv):
         tap, group = torch.arange(9), torch.arange(groups, dtype=torch.int32)[:, None, None, None]
         down, right = (tap // 3 - 1)[:, None, None].float(), (tap % 3 - 1)[:, None, None] + torch.arange(float(w))
         out = f.new_empty(b, c, h * w)
-        step = max(1, SAMPLED // w)
+        step = max(1, PLACES // w)
         for i in range(b):
             for top in range(0, h, step):
                 part = slice(top, min(top + step, h))

@@ -7,6 +7,7 @@ The groups are SwinIR's (Liang et al. 2021). Attribute names follow RIDCP's chec
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -110,31 +111,32 @@ class ResidualGroup(nn.Module):
         return x + self.conv(tokens.permute(0, 3, 1, 2))  # type: ignore[no-any-return]
 
 
-class DeployedBlocks(nn.Module):
-    """The blocks of a group for evaluation: the same sums in the same order, in pieces that stay in the cache and reuse their memory.
+class DeployedGroup(nn.Module):
+    """A group for evaluation, (B, C, H, W) to the same: its blocks in pieces that stay in the cache and reuse their memory.
 
-    Tokens move once a block, and only windows that the shift tears get masks of their own.
+    Sums are the same in the same order. Tokens move once a block, and only windows that the shift tears get masks of their own.
     """
 
-    def __init__(self, blocks: nn.Sequential) -> None:
+    def __init__(self, group: ResidualGroup) -> None:
         super().__init__()
-        self.blocks = blocks
+        self.blocks: Any = group.residual_group.blocks
+        self.conv = group.conv
 
     def forward(self, x: Tensor) -> Tensor:
-        hidden = x.new_empty(x.shape[:-1].numel(), 4 * x.shape[-1])
+        tokens = x.permute(0, 2, 3, 1).contiguous()
+        hidden = x.new_empty(tokens.shape[:-1].numel(), 4 * tokens.shape[-1])
         for block in self.blocks:
-            assert isinstance(block, TransformerBlock)
-            x = _attended(block, x) if isinstance(block.attn, WindowAttention) else x + block.attn(block.norm1(x))
-            for tokens, room in zip(x.view(-1, x.shape[-1]).split(PIECE), hidden.split(PIECE), strict=True):
-                room.copy_(torch.ops.aten.gelu_(block.mlp.fc1(block.norm2(tokens))))
-            x = block.mlp.fc2(hidden).view(x.shape).add_(x)
-        return x
+            windowed = isinstance(block.attn, WindowAttention)
+            tokens = _attended(block, block.attn, tokens) if windowed else tokens + block.attn(block.norm1(tokens))
+            for piece, room in zip(tokens.view(-1, tokens.shape[-1]).split(PIECE), hidden.split(PIECE), strict=True):
+                room.copy_(torch.ops.aten.gelu_(block.mlp.fc1(block.norm2(piece))))
+            tokens = block.mlp.fc2(hidden).view(tokens.shape).add_(tokens)
+        moved: Tensor = self.conv(tokens.permute(0, 3, 1, 2))
+        return moved.add_(x)
 
 
-def _attended(block: TransformerBlock, x: Tensor) -> Tensor:
-    """x + attention(norm(x)), some windows at a time."""
-    attention = block.attn
-    assert isinstance(attention, WindowAttention)
+def _attended(block: TransformerBlock, attention: WindowAttention, x: Tensor) -> Tensor:
+    """x + attention(norm(x)) for tokens (B, H, W, C), some windows at a time."""
     h, w, c = x.shape[1:]
     s, shift = attention.window, attention.shift
     order = torch.arange(h * w, device=x.device).view(h, w).roll((-shift, -shift), (0, 1))
