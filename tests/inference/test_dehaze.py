@@ -89,6 +89,21 @@ def test_a_network_with_weights_needs_some() -> None:
         load_network("aodnet")
 
 
+def test_subnormal_weights_are_zero_and_show_nowhere(hazy: np.ndarray, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network = dehaze_zoo.create_model("aodnet")
+    with torch.no_grad():
+        network.get_parameter("e_conv3.weight")[0] = 1e-40
+    save_file(network.state_dict(), tmp_path / "weights.safetensors")
+    loaded = load_network("aodnet", tmp_path / "weights.safetensors")
+    tiny = torch.finfo(torch.float32).tiny
+    assert any(bool(((weight != 0) & (weight.abs() < tiny)).any()) for weight in network.parameters())
+    for name, weight in network.named_parameters():
+        assert torch.equal(loaded.get_parameter(name), torch.where(weight.abs() < tiny, 0, weight)), name
+    given = torch.from_numpy(hazy.copy()).permute(2, 0, 1)[None] / 255
+    assert torch.equal(restore(loaded, given), restore(network, given))
+
+
 def test_a_file_written_anew_is_read_anew(hazy: np.ndarray, weights: Path, tmp_path: Path) -> None:
     file = tmp_path / "weights.safetensors"
     file.write_bytes(weights.read_bytes())
