@@ -53,12 +53,12 @@ class Block(nn.Module):
         return x + self.conv(self.norm(x))  # type: ignore[no-any-return]
 
 
-BAND = 2**21
+BAND = 2**22
 """Values of a map that the form for evaluation takes at a time."""
 
 
 class DeployedBlock(nn.Module):
-    """A block for evaluation alone: its norm within the two 1x1 convolutions that follow it, and these one. Only rounding differs."""
+    """A block for evaluation alone, which may write over its input: its norm is within the two 1x1 convolutions, and these are one."""
 
     def __init__(self, block: Block) -> None:
         super().__init__()
@@ -79,29 +79,33 @@ class DeployedBlock(nn.Module):
             value, gate = self.both(x).chunk(2, 1)
             out: Tensor = x + self.proj(self.depthwise(value) * gate.sigmoid())
             return out
-        out = torch.empty_like(x)
-        for image, new in zip(x.split(1), out.split(1), strict=True):
-            self._in_bands(image, new)
-        return out
+        for image in x.split(1):
+            self._in_bands(image)
+        return x
 
-    def _in_bands(self, x: Tensor, out: Tensor) -> None:
-        """The same of x (1, C, H, W) into ``out``, by bands of rows that stay in the cache, with the rows around that the kernel sees.
+    def _in_bands(self, x: Tensor) -> None:
+        """The same written over x (1, C, H, W), by bands of rows that stay in the cache, with the rows around that the kernel sees.
 
         Value and gate are made apart: halves of one map lie apart in memory, which costs more than to read x twice.
         """
         height, (around, _) = x.shape[2], self.depthwise.padding
         weight, bias = self.both.parameters()
         (to_value, to_gate), (value_bias, gate_bias) = weight.chunk(2), bias.chunk(2)
-        rows = max(2 * around, BAND // x[0, :, 0].numel())
+        rows = max(2 * around, math.ceil(height / math.ceil(x.numel() / BAND)))
+        above = x[:, :, :0]  # the last rows of the band before, as they were
         for top in range(0, height, rows):
             end = min(top + rows, height)
-            low, high = max(0, top - around), min(height, end + around)
+            low, high = top - above.shape[2], min(height, end + around)
+            written = x[:, :, low:top].clone()
+            x[:, :, low:top] = above
             value = F.conv2d(x[:, :, low:high], to_value, value_bias)
+            x[:, :, low:top] = written
             value = F.pad(value, (around, around, low - top + around, end + around - high), mode="reflect")
             value = F.conv2d(value, self.depthwise.weight, self.depthwise.bias, groups=value.shape[1])
             band = x[:, :, top:end]
+            above = x[:, :, end - around : end].clone()
             gate = F.conv2d(band, to_gate, gate_bias)
-            torch.add(self.proj(value.mul_(gate.sigmoid_())), band, out=out[:, :, top:end])
+            band.add_(self.proj(value.mul_(gate.sigmoid_())))
 
 
 class Stage(nn.Module):
