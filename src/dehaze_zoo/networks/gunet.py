@@ -143,8 +143,8 @@ class DeployedFusion(nn.Module):
         self.mlp = fusion.mlp
 
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
-        share = self.mlp(a + b).unflatten(1, (2, -1)).softmax(dim=1)
-        return a.mul_(share[:, 0]).addcmul_(b, share[:, 1])
+        share = self.mlp(a.add_(b)).unflatten(1, (2, -1)).softmax(dim=1)
+        return a.mul_(share[:, 0]).addcmul_(b, share[:, 1] - share[:, 0])
 
 
 def _proj(layer: nn.Module) -> nn.Sequential:
