@@ -144,7 +144,7 @@ class DeployedFusion(nn.Module):
 
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
         share = self.mlp(a.add_(b)).unflatten(1, (2, -1)).softmax(dim=1)
-        return a.mul_(share[:, 0]).addcmul_(b, share[:, 1] - share[:, 0])
+        return a.mul_(share[:, 0]).addcmul_(b, share[:, 1] - share[:, 0])  # a holds the sum by now
 
 
 def _proj(layer: nn.Module) -> nn.Sequential:
