@@ -11,6 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from dehaze_zoo.checkpoints.create import create_model
+from dehaze_zoo.inference.restore import load_network
 from dehaze_zoo.networks.dcp import airlight, dark_channel, guided_filter
 from dehaze_zoo.networks.gcanet import InstanceNorm, SharedConv, edges
 from dehaze_zoo.networks.registry import model_info
@@ -118,6 +119,6 @@ def sots(step: int) -> list[tuple[Tensor, Tensor]]:
 @torch.no_grad()
 def test_plausible_figures_on_a_few_sots_pairs(name: str, weights: str | None, step: int, lowest: float, highest: float) -> None:
     pairs = sots(step)
-    net = create_model(name, weights if weights in (None, "shipped") else shared_dir() / "weights" / weights)
+    net = load_network(name, weights if weights in (None, "shipped") else shared_dir() / "weights" / weights)
     psnr = [-10 * (net(hazy).clamp(0, 1) - clear).square().mean().log10() for hazy, clear in pairs]
     assert lowest <= float(torch.stack(psnr).mean()) <= highest

@@ -17,7 +17,7 @@ from dehaze_zoo.networks.blocks import alignment
 from dehaze_zoo.networks.blocks.alignment import NonFiniteOffsets
 from dehaze_zoo.networks.blocks.padding import extend_mirror
 from dehaze_zoo.networks.blocks.quantiser import code_loss, codebook_loss, gram_loss
-from dehaze_zoo.networks.blocks.swin import WindowAttention
+from dehaze_zoo.networks.blocks.swin import DeployedGroup, ResidualGroup, WindowAttention
 from dehaze_zoo.networks.registry import build_model, model_info
 from dehaze_zoo.networks.ridcp import PUBLISHED_ALPHA, RIDCP, VQGAN
 
@@ -131,6 +131,9 @@ def test_the_form_for_evaluation_picks_the_same_codes(name: str, size: tuple[int
     image = ridcp.extend(hazy, always=True)  # of 5184 tokens: more than one piece
     assert torch.equal(deployed.codes(hazy, alpha=0), net.codes(hazy, alpha=0))
     torch.testing.assert_close(deployed.unquantised(image), net.unquantised(image), rtol=1e-6, atol=1e-6)
+    group = next(part for part in net.modules() if isinstance(part, ResidualGroup))
+    tokens = torch.rand(1, group.conv.in_channels, 8, 16)
+    assert DeployedGroup(group)(tokens).stride() == group(tokens).stride()  # in another layout the next convolution sums otherwise
     plain = net(hazy)
     torch.testing.assert_close(deployed(hazy), plain, rtol=0, atol=2e-5 * float(plain.abs().max()))
     assert all(torch.equal(value, before[key]) for key, value in net.state_dict().items())

@@ -131,8 +131,7 @@ class DeployedGroup(nn.Module):
             for piece, room in zip(tokens.view(-1, tokens.shape[-1]).split(PIECE), hidden.split(PIECE), strict=True):
                 room.copy_(torch.ops.aten.gelu_(block.mlp.fc1(block.norm2(piece))))
             tokens = block.mlp.fc2(hidden).view(tokens.shape).add_(tokens)
-        moved: Tensor = self.conv(tokens.permute(0, 3, 1, 2))
-        return moved.add_(x)
+        return x + self.conv(tokens.permute(0, 3, 1, 2))  # type: ignore[no-any-return]
 
 
 def _attended(block: TransformerBlock, attention: WindowAttention, x: Tensor) -> Tensor:
