@@ -143,6 +143,10 @@ def test_compiled_equals_plain_and_leaves_out_what_tiles_share() -> None:
     hazy = torch.rand(1, 3, 32, 40)
     assert difference(net, made, hazy) <= 1e-4
     assert made.failure == ""
+    if torch.backends.mkldnn.is_available():
+        with torch.no_grad(), torch.profiler.profile() as run:
+            made(hazy)
+        assert any("convolution_pointwise" in event.key for event in run.key_averages())  # of packed weights, with what follows in it
     mean = torch.full((1, 3, 1, 1), 0.25)
     hooks = [part.mean.register_forward_hook(lambda *_: mean) for part in (net, made.network)]  # type: ignore[union-attr]
     with torch.no_grad():

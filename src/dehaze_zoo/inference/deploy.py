@@ -180,10 +180,10 @@ class Compiled(nn.Module):
         super().__init__()
         self.tiling, self.only = getattr(network, "tiling", None), only
         self.network, self.failure = deepcopy(network), ""
-        self.graph = [torch.compile(deepcopy(network), options={"freezing": True})]  # in a list: no part, whose modules would count twice
+        self.graph = [torch.compile(deepcopy(network))]  # in a list: no part, whose modules would count twice
         self.of_the_whole = [part for part in self.network.modules() if isinstance(part, OfTheWhole)]
         for unit in units(self.network):
-            unit.compile(options={"freezing": True})
+            unit.compile()
 
     def forward(self, hazy: Tensor) -> Tensor:
         if self.failure:
@@ -193,7 +193,10 @@ class Compiled(nn.Module):
                 return self.network(hazy)  # type: ignore[no-any-return]
         shared = any(part._forward_hooks for part in self.of_the_whole)
         try:
-            return (self.network if shared else self.graph[0])(hazy)  # type: ignore[no-any-return]
+            from torch._inductor import config  # a second, which who never compiles need not wait
+
+            with config.patch(freezing=True):  # weights are packed once; as an option of torch.compile it comes too late for that
+                return (self.network if shared else self.graph[0])(hazy)  # type: ignore[no-any-return]
         except Exception as error:  # no C++ compiler, or whatever else its dozen layers run into
             why = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
             self.failure = f"torch.compile does not work here ({why[:100]}); going on without it"
