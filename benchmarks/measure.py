@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import statistics
 import time
 from collections.abc import Callable
 
+import numpy as np
 import torch
 
 Work = Callable[[], object]
@@ -45,7 +45,7 @@ def peak_bytes(work: Work, device: torch.device) -> int:
 
 def spread(values: list[float], factor: float = 1e3, digits: int = 0) -> str:
     """Median [quartiles], of seconds in milliseconds unless ``factor`` says otherwise."""
-    low, middle, high = (f"{value * factor:.{digits}f}" for value in statistics.quantiles(values, n=4, method="inclusive"))
+    low, middle, high = (f"{value * factor:.{digits}f}" for value in np.percentile(values, (25, 50, 75)))
     return f"{middle} [{low}, {high}]"
 
 
