@@ -192,11 +192,13 @@ class Compiled(nn.Module):
             with torch.compiler.set_stance("force_eager"):
                 return self.network(hazy)  # type: ignore[no-any-return]
         shared = any(part._forward_hooks for part in self.of_the_whole)
+        network = self.network if shared else self.graph[0]
         try:
             from torch._inductor import config  # a second, which who never compiles need not wait
 
             with config.patch(freezing=True):  # weights are packed once; as an option of torch.compile it comes too late for that
-                return (self.network if shared else self.graph[0])(hazy)  # type: ignore[no-any-return]
+                restored: Tensor = network(hazy)
+            return restored
         except Exception as error:  # no C++ compiler, or whatever else its dozen layers run into
             why = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
             self.failure = f"torch.compile does not work here ({why[:100]}); going on without it"

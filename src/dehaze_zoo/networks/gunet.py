@@ -58,7 +58,10 @@ BAND = 2**22
 
 
 class DeployedBlock(nn.Module):
-    """A block for evaluation alone, which may write over its input: its norm is within the two 1x1 convolutions, and these are one."""
+    """A block (B, C, H, W) for evaluation alone, which may write over its input.
+
+    Its norm is within the two 1x1 convolutions, and these are one; only rounding differs.
+    """
 
     def __init__(self, block: Block) -> None:
         super().__init__()

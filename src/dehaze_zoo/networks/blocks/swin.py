@@ -131,7 +131,8 @@ class DeployedGroup(nn.Module):
             for piece, room in zip(tokens.view(-1, tokens.shape[-1]).split(PIECE), hidden.split(PIECE), strict=True):
                 room.copy_(torch.ops.aten.gelu_(block.mlp.fc1(block.norm2(piece))))
             tokens = block.mlp.fc2(hidden).view(tokens.shape).add_(tokens)
-        return x + self.conv(tokens.permute(0, 3, 1, 2))  # type: ignore[no-any-return]
+        moved: Tensor = self.conv(tokens.permute(0, 3, 1, 2))
+        return x + moved  # not in place: the sum is to lie in memory as the group's own does
 
 
 def _attended(block: TransformerBlock, attention: WindowAttention, x: Tensor) -> Tensor:
